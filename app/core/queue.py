@@ -1,0 +1,96 @@
+"""The seam to the workers: task names, and the one method that sends them.
+
+The gateway never imports `worker`; it knows tasks by name. Messages go out after the commit that
+they speak of, and one that cannot be sent is only logged: the reaper finds the row.
+"""
+
+from typing import Protocol
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from sqlalchemy.orm import Session
+
+from app.core.database import after_commit
+from app.core.settings import QueueSettings
+
+log = structlog.get_logger(__name__)
+
+TUNE = "shotline.tune"
+
+
+class TaskQueue(Protocol):
+    """Sends a task by name with arguments that JSON can carry."""
+
+    def send(self, task: str, *args: str) -> None:
+        """Send it, or raise whatever the broker's client raises."""
+        ...
+
+    def check(self) -> None:
+        """Raise unless the broker can be reached."""
+        ...
+
+    def close(self) -> None:
+        """Close connections."""
+        ...
+
+
+def send_tuning(session: Session, queue: TaskQueue, tuning_id: UUID) -> None:
+    """Wake a worker for the tuning once `session` is committed."""
+    after_commit(session, lambda: queue.send(TUNE, str(tuning_id)))
+
+
+class CeleryQueue:
+    """Celery over Redis; only sends."""
+
+    def __init__(self, settings: QueueSettings) -> None:
+        self._settings = settings
+        self._celery = Celery("shotline", broker=settings.url.get_secret_value())
+        timeout = settings.send_timeout
+        self._celery.conf.update(
+            task_default_queue=settings.name,
+            task_serializer="json",
+            accept_content=["json"],
+            task_ignore_result=True,
+            broker_connection_timeout=timeout,
+            broker_transport_options={
+                "socket_connect_timeout": timeout,
+                "socket_timeout": timeout,
+                "max_retries": 0,
+            },
+        )
+
+    def send(self, task: str, *args: str) -> None:
+        """Send `task`; the row stays queued for the reaper where that fails."""
+        self._celery.send_task(task, args=list(args), retry=False, ignore_result=True)
+
+    def check(self) -> None:
+        """Raise unless Redis answers."""
+        with self._celery.connection_for_write() as connection:
+            connection.ensure_connection(max_retries=1, timeout=self._settings.send_timeout)
+
+    def close(self) -> None:
+        """Close the connections to Redis."""
+        self._celery.close()
+
+
+class InMemoryQueue:
+    """Keeps what was sent, in order; for tests and for looking at the seam."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, tuple[str, ...]]] = []
+        self.error: Exception | None = None
+
+    def send(self, task: str, *args: str) -> None:
+        """Note the task, or raise `error` where one is set."""
+        if self.error is not None:
+            raise self.error
+        self.sent.append((task, args))
+
+    def check(self) -> None:
+        """Raise `error` where one is set."""
+        if self.error is not None:
+            raise self.error
+
+    def close(self) -> None:
+        """Nothing to close."""

@@ -1,0 +1,244 @@
+"""Settings: environment variables with the prefix `SHOTLINE_`, one class per concern.
+
+Each variable is the class's prefix and the field: `SHOTLINE_DATABASE_URL`. The same name with
+`_FILE` behind it names a file that holds the value, for secrets. `docs/configuration.md` lists all.
+"""
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+KIB, MIB, GIB = 1024, 1024**2, 1024**3
+
+
+class FileSettingsSource(EnvSettingsSource):
+    """Reads `SHOTLINE_X_FILE` as the name of the file that holds `SHOTLINE_X`."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the file's content without the line end, or None where the variable is not set."""
+        for _, name, is_complex in self._extract_field_info(field, field_name):
+            path = os.environ.get(f"{name.upper()}_FILE")
+            if path is not None:
+                return Path(path).read_text(encoding="utf-8").strip(), field_name, is_complex
+        return None, field_name, False
+
+
+class Concern(BaseSettings):
+    """What every class of settings shares: frozen, from the environment or from files."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    @classmethod
+    def settings_customise_sources(  # the names are pydantic-settings' own
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments first, then variables, then files named by variables."""
+        return init_settings, env_settings, FileSettingsSource(settings_cls)
+
+
+class ServerSettings(Concern):
+    """Where the gateway listens and where it keeps its files."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_")
+
+    home: Path = Field(Path("shotline-data"), description="Folder of everything that is kept.")
+    host: str = Field("127.0.0.1", description="Address that the gateway binds to.")
+    port: int = Field(8000, ge=0, le=65535, description="Port of the gateway; 0 picks a free one.")
+
+
+class DatabaseSettings(Concern):
+    """The database, and how long to wait for it."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_DATABASE_")
+
+    url: SecretStr | None = Field(
+        None, description="`postgresql+psycopg://…`; without it SQLite in the home folder."
+    )
+    busy_timeout: PositiveFloat = Field(
+        10.0, description="Seconds to wait for SQLite's write lock."
+    )
+    connect_timeout: PositiveInt = Field(3, description="Seconds to wait for a connection.")
+    statement_timeout: PositiveFloat = Field(
+        30.0, description="Seconds that one PostgreSQL statement may take."
+    )
+    pool_size: PositiveInt = Field(10, description="Connections kept open.")
+
+
+class StorageSettings(Concern):
+    """Where bytes are kept."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_STORAGE_")
+
+    folder: Path | None = Field(None, description="Folder of the blobs; default `HOME/blobs`.")
+    orphan_age: PositiveFloat = Field(
+        3600.0, description="Seconds after which a blob that no row names is swept."
+    )
+
+
+class QueueSettings(Concern):
+    """The broker."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_QUEUE_")
+
+    url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"), description="Redis, `redis://` or `redis+socket://`."
+    )
+    name: str = Field("shotline", description="Name of the queue that tunings go through.")
+    send_timeout: PositiveFloat = Field(
+        1.0, description="Seconds to try to send; what is not sent is found in the database."
+    )
+
+
+class LimitSettings(Concern):
+    """Limits on everything that comes in."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_LIMIT_")
+
+    body_bytes: PositiveInt = Field(1 * MIB, description="Body of a JSON request.")
+    upload_bytes: PositiveInt = Field(2 * GIB, description="Body of an upload of images.")
+    predict_bytes: PositiveInt = Field(128 * MIB, description="Body of a prediction request.")
+    file_bytes: PositiveInt = Field(64 * MIB, description="One image file.")
+    upload_files: PositiveInt = Field(10_000, description="Files in one upload or archive.")
+    archive_bytes: PositiveInt = Field(8 * GIB, description="An archive's content, unpacked.")
+    archive_ratio: PositiveInt = Field(
+        200, description="Unpacked size over packed size of an archive."
+    )
+    image_pixels: PositiveInt = Field(50_000_000, description="Pixels of one image.")
+    upload_workers: PositiveInt = Field(2, description="Uploads that are decoded at the same time.")
+
+
+class AuthSettings(Concern):
+    """Who may come in."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_")
+
+    auth: Literal["on", "off"] = Field(
+        "on", description="`off` gives every caller the role admin; only on a loopback address."
+    )
+
+
+class BackboneSettings(Concern):
+    """The frozen CLIP, and the device it runs on."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_BACKBONE_")
+
+    source: str | None = Field(
+        None, description="What `models.load_backbone` takes; default: the starter backbone."
+    )
+    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of the image encoder."
+    )
+    offline: bool = Field(True, description="Refuse sources that would be fetched from a network.")
+
+
+class PredictionSettings(Concern):
+    """The prediction path."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_PREDICTION_")
+
+    max_batch: PositiveInt = Field(16, description="Images that ride in one batch.")
+    max_wait_ms: float = Field(0.0, ge=0, description="Milliseconds a batch waits to fill.")
+    max_queue: PositiveInt = Field(256, description="Images waiting; above that answers are 429.")
+    decode_workers: PositiveInt = Field(2, description="Threads that decode images.")
+    refresh_seconds: PositiveFloat = Field(
+        1.0, description="Age at which keys, aliases and models are read again."
+    )
+    record_queue: PositiveInt = Field(
+        10_000,
+        description="Predictions waiting to be written; above that they are dropped, counted.",
+    )
+    image_quota_bytes: PositiveInt = Field(
+        10 * GIB, description="Predicted images kept per project, oldest dropped first."
+    )
+    idempotency_hours: PositiveFloat = Field(
+        24.0, description="Hours for which an Idempotency-Key is remembered."
+    )
+
+
+class TuningSettings(Concern):
+    """How long a worker's claim holds."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_TUNING_")
+
+    lease_seconds: PositiveFloat = Field(
+        30.0, description="A tuning whose worker is silent for so long goes back to the queue."
+    )
+    heartbeat_seconds: PositiveFloat = Field(
+        5.0, description="How often a worker renews its lease."
+    )
+    max_attempts: PositiveInt = Field(3, description="Attempts before a tuning is failed.")
+    time_limit_seconds: PositiveInt = Field(6 * 3600, description="Hard limit on one tuning.")
+
+
+class LogSettings(Concern):
+    """What is logged, and how."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_LOG_")
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level.")
+    format: Literal["json", "console"] = Field("json", description="`console` is for people.")
+
+
+class Settings(BaseModel):
+    """All settings of a gateway or a worker."""
+
+    model_config = ConfigDict(frozen=True)
+
+    server: ServerSettings = Field(default_factory=ServerSettings)
+    database: DatabaseSettings = Field(default_factory=DatabaseSettings)
+    storage: StorageSettings = Field(default_factory=StorageSettings)
+    queue: QueueSettings = Field(default_factory=QueueSettings)
+    limits: LimitSettings = Field(default_factory=LimitSettings)
+    auth: AuthSettings = Field(default_factory=AuthSettings)
+    backbone: BackboneSettings = Field(default_factory=BackboneSettings)
+    prediction: PredictionSettings = Field(default_factory=PredictionSettings)
+    tuning: TuningSettings = Field(default_factory=TuningSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+
+    @cached_property
+    def home(self) -> Path:
+        """The folder of everything that is kept, absolute."""
+        return self.server.home.expanduser().absolute()
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy's address of the database."""
+        if self.database.url is not None:
+            return self.database.url.get_secret_value()
+        return f"sqlite:///{self.home / 'shotline.db'}"
+
+    @property
+    def blob_folder(self) -> Path:
+        """The folder of the content-addressed blobs."""
+        return self.storage.folder or self.home / "blobs"
+
+    @property
+    def feature_folder(self) -> Path:
+        """The folder of computed image features; safe to delete."""
+        return self.home / "features"
+
+    @property
+    def thumbnail_folder(self) -> Path:
+        """The folder of computed thumbnails; safe to delete."""
+        return self.home / "thumbnails"
+
+    @property
+    def scratch_folder(self) -> Path:
+        """The folder of uploads in flight; emptied at start."""
+        return self.home / "scratch"

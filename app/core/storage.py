@@ -1,0 +1,171 @@
+"""Where bytes are kept: addressed by sha256, written whole or not at all, verified on read."""
+
+import contextlib
+import hashlib
+import os
+import re
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Protocol
+
+from app.core.errors import Damaged, NotFound
+from models.errors import storage_errors
+
+_CHUNK = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Blob(NamedTuple):
+    """A stored blob: sha256 in hex, size in bytes, seconds since it was last put."""
+
+    sha256: str
+    size: int
+    age: float
+
+
+class Storage(Protocol):
+    """Blobs by their sha256. Putting what is there already succeeds and makes it young again."""
+
+    def put(self, data: bytes | BinaryIO) -> str:
+        """Store `data` and return its sha256 in hex.
+
+        Raises:
+            StorageFull: no space is left; nothing was stored.
+        """
+        ...
+
+    def read(self, sha256: str) -> bytes:
+        """Return the bytes.
+
+        Raises:
+            NotFound: there is no such blob.
+            Damaged: the bytes are not what their digest says.
+        """
+        ...
+
+    def exists(self, sha256: str) -> bool:
+        """Say whether there is such a blob."""
+        ...
+
+    def delete(self, sha256: str) -> None:
+        """Remove the blob; nothing happens where there is none."""
+        ...
+
+    def blobs(self) -> Iterator[Blob]:
+        """List everything that is stored, in no order."""
+        ...
+
+    def check(self) -> None:
+        """Raise OSError unless the storage can be written to."""
+        ...
+
+
+class LocalStorage:
+    """Blobs in a folder: `ab/cd/abcd…`, two levels so that no folder grows too large.
+
+    A blob is written under a temporary name, flushed to the disk and renamed, and the folder is
+    flushed: after `put` returns it survives a power cut, and before it nothing can be seen.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+
+    def put(self, data: bytes | BinaryIO) -> str:
+        """Store `data` and return its sha256; see `Storage.put`."""
+        with storage_errors(self.root / "blob"):
+            if isinstance(data, bytes):
+                sha256 = hashlib.sha256(data).hexdigest()
+                if self._touch(sha256):
+                    return sha256
+            return self._write(data)
+
+    def read(self, sha256: str) -> bytes:
+        """Return the bytes, verified; see `Storage.read`."""
+        try:
+            data = self._path(sha256).read_bytes()
+        except FileNotFoundError:
+            raise NotFound.of("blob", sha256) from None
+        if hashlib.sha256(data).hexdigest() != sha256:
+            raise Damaged(
+                f"The stored blob {sha256} is damaged: its {len(data)} bytes have another sha256.",
+                fix="Restore it from a backup, or upload the file again; check the disk.",
+            )
+        return data
+
+    def exists(self, sha256: str) -> bool:
+        """Say whether there is such a blob."""
+        return self._path(sha256).exists()
+
+    def delete(self, sha256: str) -> None:
+        """Remove the blob, if there is one."""
+        self._path(sha256).unlink(missing_ok=True)
+
+    def blobs(self) -> Iterator[Blob]:
+        """List everything that is stored."""
+        now = time.time()
+        for path in self.root.glob("??/??/*"):
+            with contextlib.suppress(FileNotFoundError):  # removed while we look
+                status = path.stat()
+                yield Blob(path.name, status.st_size, now - status.st_mtime)
+
+    def check(self) -> None:
+        """Raise OSError unless the folder can be written to."""
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self._incoming) as probe:
+            probe.write(b"\0")
+            probe.flush()
+
+    def _path(self, sha256: str) -> Path:
+        if not _DIGEST.fullmatch(sha256):
+            raise NotFound.of("blob", sha256)
+        return self.root / sha256[:2] / sha256[2:4] / sha256
+
+    def _touch(self, sha256: str) -> bool:
+        """Make an existing blob young, so that the sweep of orphans leaves it alone."""
+        try:
+            os.utime(self._path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
+
+    def _write(self, data: bytes | BinaryIO) -> str:
+        self._incoming.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=self._incoming)
+        temporary = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                sha256 = _copy(data, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if not self._touch(sha256):
+                self._publish(temporary, self._path(sha256))
+        finally:
+            temporary.unlink(missing_ok=True)
+        return sha256
+
+    def _publish(self, temporary: Path, path: Path) -> None:
+        made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(path)
+        for folder in (path.parent, *(folder.parent for folder in made)):
+            _flush_folder(folder)
+
+
+def _copy(data: bytes | BinaryIO, file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    chunks = [data] if isinstance(data, bytes) else iter(lambda: data.read(_CHUNK), b"")
+    for chunk in chunks:
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

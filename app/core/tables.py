@@ -1,0 +1,319 @@
+"""Every table of the service, as SQLAlchemy models. Their history is in `app/migrations`."""
+
+from datetime import datetime
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from app.core.clock import utc_now
+from app.core.ids import new_id
+from app.core.types import Json, UtcDateTime
+from models.classes import Role
+
+Split = Literal["train", "holdout"]
+TuningState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+KeyRole = Literal["viewer", "operator", "engineer", "admin"]
+KeepImages = Literal["none", "undecidable", "all"]
+MoveKind = Literal["promote", "rollback"]
+Decision = Literal["ok", "ng", "undecidable"]
+
+SHA256 = String(64)
+
+
+def one_of(column: str, *values: str) -> CheckConstraint:
+    """Return the constraint that `column` holds one of `values`."""
+    listed = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+class Table(DeclarativeBase):
+    """Base of all tables. Ids are UUIDv7: they sort by the time the row was made."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map: ClassVar[dict[Any, Any]] = {
+        UUID: Uuid(),
+        datetime: UtcDateTime(),
+        dict[str, Any]: Json,
+        list[Any]: Json,
+        str: Text(),
+    }
+
+
+class Project(Table):
+    """One inspection task.
+
+    `name_key` is the name after normalisation, under which duplicates are found. `view` is a
+    `models.imaging.View` as JSON.
+    """
+
+    __tablename__ = "projects"
+    __table_args__ = (one_of("keep_images", "none", "undecidable", "all"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    name_key: Mapped[str] = mapped_column(unique=True)
+    view: Mapped[dict[str, Any]]
+    keep_images: Mapped[KeepImages] = mapped_column(String(16), default="undecidable")
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ProjectClass(Table):
+    """A class of a project; `position` is its place in the order, from 0."""
+
+    __tablename__ = "classes"
+    __table_args__ = (
+        UniqueConstraint("project_id", "name_key"),
+        Index("ix_classes_project_id_position", "project_id", "position"),
+        one_of("role", "ok", "ng", "other"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    position: Mapped[int]
+    name: Mapped[str]
+    name_key: Mapped[str]
+    prompt_name: Mapped[str]
+    role: Mapped[Role] = mapped_column(String(8))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Image(Table):
+    """An uploaded image; with `deleted_at` a tombstone, gone for people, kept for a snapshot."""
+
+    __tablename__ = "images"
+    __table_args__ = (
+        # Bytes are in a project once; a tombstone does not stand in the way of a new upload.
+        Index(
+            "uq_images_project_id_sha256",
+            "project_id",
+            "sha256",
+            unique=True,
+            sqlite_where=text("deleted_at IS NULL"),
+            postgresql_where=text("deleted_at IS NULL"),
+        ),
+        Index("ix_images_project_id_id", "project_id", "id"),
+        Index("ix_images_class_id", "class_id"),
+        Index("ix_images_sha256", "sha256"),
+        one_of("split", "train", "holdout"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    class_id: Mapped[UUID] = mapped_column(ForeignKey("classes.id"))
+    sha256: Mapped[str] = mapped_column(SHA256)
+    file_name: Mapped[str]
+    format: Mapped[str] = mapped_column(String(16))
+    width: Mapped[int]
+    height: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    split: Mapped[Split] = mapped_column(String(8), default="train")
+    group: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    deleted_at: Mapped[datetime | None]
+
+
+class Snapshot(Table):
+    """An immutable list of (image, class); `classes` is the ordered list of `ClassSpec` as JSON."""
+
+    __tablename__ = "snapshots"
+    __table_args__ = (UniqueConstraint("project_id", "digest"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    digest: Mapped[str] = mapped_column(String(80))
+    classes: Mapped[list[Any]]
+    image_count: Mapped[int]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class SnapshotImage(Table):
+    """One entry of a snapshot, complete in itself; `label` is an index into its classes."""
+
+    __tablename__ = "snapshot_images"
+    __table_args__ = (
+        Index("ix_snapshot_images_image_id", "image_id"),
+        Index("ix_snapshot_images_sha256", "sha256"),
+        one_of("split", "train", "holdout"),
+    )
+
+    snapshot_id: Mapped[UUID] = mapped_column(
+        ForeignKey("snapshots.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    image_id: Mapped[UUID] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"))
+    sha256: Mapped[str] = mapped_column(SHA256)
+    label: Mapped[int]
+    split: Mapped[Split] = mapped_column(String(8))
+    group: Mapped[str]
+
+
+class Tuning(Table):
+    """One job: snapshot + recipe + seed. The row is the truth, a message only a wake-up.
+
+    Attributes:
+        attempt: deliveries that were claimed; a lost worker's counts.
+        lease_owner, lease_until: who works on it, and until when by the database's clock.
+        cancel_requested: someone asked for it to stop; the worker looks.
+        checkpoint: sha256 of the last checkpoint in storage.
+        progress: `models.callbacks.Progress` as JSON.
+        failure: the reason, in a sentence that a person understands, and what to do.
+    """
+
+    __tablename__ = "tunings"
+    __table_args__ = (
+        one_of("state", "queued", "running", "succeeded", "failed", "cancelled"),
+        Index("ix_tunings_project_id_id", "project_id", "id"),
+        Index("ix_tunings_state_lease_until", "state", "lease_until"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    snapshot_id: Mapped[UUID] = mapped_column(ForeignKey("snapshots.id"))
+    state: Mapped[TuningState] = mapped_column(String(16), default="queued")
+    recipe: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    view: Mapped[dict[str, Any]]
+    backbone: Mapped[str]
+    attempt: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    cancel_requested: Mapped[bool] = mapped_column(default=False)
+    checkpoint: Mapped[str | None] = mapped_column(SHA256)
+    progress: Mapped[dict[str, Any] | None]
+    failure: Mapped[dict[str, Any] | None]
+    requested_by: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    queued_at: Mapped[datetime] = mapped_column(default=utc_now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class ModelVersion(Table):
+    """An immutable tuned artifact: `digest` is its own, `artifact_sha256` that of its file."""
+
+    __tablename__ = "model_versions"
+    __table_args__ = (UniqueConstraint("project_id", "number"), UniqueConstraint("tuning_id"))
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    tuning_id: Mapped[UUID] = mapped_column(ForeignKey("tunings.id", ondelete="CASCADE"))
+    digest: Mapped[str] = mapped_column(String(80))
+    artifact_sha256: Mapped[str] = mapped_column(SHA256)
+    report_sha256: Mapped[str | None] = mapped_column(SHA256)
+    backbone: Mapped[str]
+    backbone_digest: Mapped[str] = mapped_column(String(80))
+    classes: Mapped[list[Any]]
+    metrics: Mapped[dict[str, Any]]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Alias(Table):
+    """A movable name for a version: `production`, `candidate`."""
+
+    __tablename__ = "aliases"
+
+    project_id: Mapped[UUID] = mapped_column(
+        ForeignKey("projects.id", ondelete="CASCADE"), primary_key=True
+    )
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"))
+    moved_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class AliasMove(Table):
+    """One recorded move of an alias; rows are only ever added."""
+
+    __tablename__ = "alias_moves"
+    __table_args__ = (
+        Index("ix_alias_moves_project_id_alias_id", "project_id", "alias", "id"),
+        one_of("kind", "promote", "rollback"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    alias: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[MoveKind] = mapped_column(String(16))
+    from_version_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("model_versions.id", ondelete="CASCADE")
+    )
+    to_version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"))
+    moved_by: Mapped[UUID | None]
+    reason: Mapped[str | None]
+    moved_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class PredictionRecord(Table):
+    """What the line was told. The id is made in the gateway; the row is written within a second."""
+
+    __tablename__ = "predictions"
+    __table_args__ = (
+        one_of("decision", "ok", "ng", "undecidable"),
+        Index("ix_predictions_project_id_id", "project_id", "id"),
+        Index("ix_predictions_project_id_part_id", "project_id", "part_id"),
+        Index(
+            "ix_predictions_project_id_station_captured_at", "project_id", "station", "captured_at"
+        ),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    model_version_id: Mapped[UUID] = mapped_column(
+        ForeignKey("model_versions.id", ondelete="CASCADE")
+    )
+    model_number: Mapped[int]
+    model_digest: Mapped[str] = mapped_column(String(80))
+    image_id: Mapped[str | None]
+    part_id: Mapped[str | None]
+    station: Mapped[str | None]
+    captured_at: Mapped[datetime | None]
+    decision: Mapped[Decision] = mapped_column(String(16))
+    label: Mapped[str]
+    probability: Mapped[float] = mapped_column(Float(53))
+    probabilities: Mapped[list[Any]]
+    prediction_set: Mapped[list[Any]]
+    timings_ms: Mapped[dict[str, Any]]
+    image_sha256: Mapped[str | None] = mapped_column(SHA256)
+    image_bytes: Mapped[int | None] = mapped_column(BigInteger)
+    requested_by: Mapped[UUID | None]
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class ApiKey(Table):
+    """An API key: its SHA-256, the prefix people know it by; without a project it sees all."""
+
+    __tablename__ = "api_keys"
+    __table_args__ = (one_of("role", "viewer", "operator", "engineer", "admin"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    name: Mapped[str]
+    prefix: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(SHA256, unique=True)
+    role: Mapped[KeyRole] = mapped_column(String(16))
+    project_id: Mapped[UUID | None] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    created_at: Mapped[datetime] = mapped_column(default=utc_now)
+    expires_at: Mapped[datetime | None]
+    revoked_at: Mapped[datetime | None]
