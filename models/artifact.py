@@ -1,0 +1,201 @@
+"""The artifact: an immutable tuned model of a few kilobytes, which says what it is and proves it.
+
+A safetensors file (never pickle) with a JSON header. Its digest covers what it answers with and
+what it came from: tensors, recipe, seed, view, class list, snapshot and backbone; no times or
+paths. Its checksum covers the rest.
+"""
+
+import hashlib
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import safetensors
+import safetensors.torch
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
+
+from models.classes import ClassSpec
+from models.collapse.metrics import CollapseMetrics
+from models.errors import ArtifactMismatch, DamagedArtifact
+from models.evaluation.metrics import Evaluation
+from models.files import write_atomic
+from models.imaging import View
+from models.recipe import Recipe
+
+FORMAT_VERSION: Final = 1
+_TENSORS = ("class_embeddings", "class_means", "ctx", "text_features", "zero_shot_features")
+
+
+class TuningMetrics(BaseModel):
+    """What is known of a tuning's result.
+
+    Attributes:
+        tuned: evaluation of the tuned model; its basis says on which images.
+        zero_shot: the backbone without tuning, on the same images.
+        collapse_before: of the hand-written prompts, on the training images.
+        collapse_after: of the tuned prompts, on the same.
+        history: the records of the epochs, see `models.loss.EpochRecord`.
+        seconds: wall time of each phase.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    tuned: Evaluation
+    zero_shot: Evaluation
+    collapse_before: CollapseMetrics
+    collapse_after: CollapseMetrics
+    history: list[dict[str, float]]
+    seconds: dict[str, float]
+
+
+class ArtifactHeader(BaseModel):
+    """What an artifact is.
+
+    Attributes:
+        format_version: of the file; a newer one is refused.
+        backbone: the form by which the backbone was loaded.
+        backbone_digest: the one backbone that the tensors belong to.
+        classes: in the order of the tensors' rows.
+        recipe: the hyperparameters.
+        seed: of the tuning.
+        view: how images are looked at.
+        snapshot: digest of the labelled images.
+        n_train: how many images each class was tuned on.
+        logit_scale: the factor in front of the cosines.
+        metrics: what is known of the result; not part of the digest.
+        created: when, in UTC; not part of the digest.
+        shotline: the version that made it; not part of the digest.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: Literal[1] = FORMAT_VERSION
+    backbone: str
+    backbone_digest: str
+    classes: list[ClassSpec]
+    recipe: Recipe
+    seed: int
+    view: View
+    snapshot: str
+    n_train: list[int]
+    logit_scale: float
+    metrics: TuningMetrics
+    created: datetime
+    shotline: str
+
+
+class Artifact:
+    """A tuned model: its header and its tensors.
+
+    Args:
+        header: what it is.
+        tensors: `class_embeddings`, `class_means`, `text_features` and `zero_shot_features`, each
+            `(n_classes, embed_dim)`, and `ctx`.
+    """
+
+    def __init__(self, header: ArtifactHeader, tensors: dict[str, Tensor]) -> None:
+        self.header = header
+        self.tensors = {name: tensors[name].detach().cpu().contiguous() for name in _TENSORS}
+        self.digest = _digest(header, self.tensors)
+
+    @property
+    def class_embeddings(self) -> Float[Tensor, "n_classes embed_dim"]:
+        """What image features are multiplied with at prediction time; L2-normalised."""
+        return self.tensors["class_embeddings"]
+
+    def to_bytes(self) -> bytes:
+        """Return the artifact as a safetensors file."""
+        header = self.header.model_dump_json()
+        metadata = {
+            "format_version": str(FORMAT_VERSION),
+            "header": header,
+            "checksum": hashlib.sha256(header.encode()).hexdigest(),
+            "digest": self.digest,
+        }
+        return safetensors.torch.save(self.tensors, metadata=metadata)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, name: str = "The artifact") -> "Artifact":
+        """Read what `to_bytes` wrote.
+
+        Args:
+            data: the whole file.
+            name: what error messages call it.
+
+        Raises:
+            DamagedArtifact: not an artifact, or not as it was written.
+            ArtifactMismatch: written by a newer version of Shotline.
+        """
+        try:
+            metadata = _metadata(data)
+            version = int(metadata["format_version"])
+            tensors = safetensors.torch.load(data)
+        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise _damaged(name, str(error)) from error
+        if version > FORMAT_VERSION:
+            raise ArtifactMismatch(
+                f"{name} has format version {version}; this Shotline reads up to {FORMAT_VERSION}.",
+                fix="Update Shotline, or tune again with this version.",
+            )
+        header = metadata.get("header", "")
+        if hashlib.sha256(header.encode()).hexdigest() != metadata.get("checksum"):
+            raise _damaged(name, "its header is not what its checksum says")
+        try:
+            artifact = cls(ArtifactHeader.model_validate_json(header), tensors)
+        except (ValidationError, KeyError) as error:
+            raise _damaged(name, str(error)) from error
+        if artifact.digest != metadata.get("digest"):
+            raise _damaged(name, f"its content has the digest {artifact.digest[:19]}…")
+        return artifact
+
+
+def read_artifact(path: Path) -> Artifact:
+    """Read an artifact file.
+
+    Raises:
+        DamagedArtifact: missing, not an artifact, or not as it was written.
+        ArtifactMismatch: written by a newer version of Shotline.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DamagedArtifact(
+            f"The artifact {path} cannot be read: {error.strerror}.", fix="Check the path."
+        ) from error
+    return Artifact.from_bytes(data, name=f"The artifact {path}")
+
+
+def write_artifact(artifact: Artifact, path: Path) -> None:
+    """Write an artifact file, whole or not at all.
+
+    Raises:
+        StorageFull: no space is left.
+    """
+    write_atomic(path, artifact.to_bytes())
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
+
+
+def _digest(header: ArtifactHeader, tensors: dict[str, Tensor]) -> str:
+    covered: dict[str, Any] = header.model_dump(
+        mode="json", exclude={"backbone", "metrics", "created", "shotline"}
+    )
+    hasher = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.numpy().tobytes())
+    return "sha256:" + hasher.hexdigest()
+
+
+def _damaged(name: str, reason: str) -> DamagedArtifact:
+    return DamagedArtifact(
+        f"{name} is damaged: {reason}.",
+        fix="Take it from a backup, or tune again; do not use it for decisions.",
+    )

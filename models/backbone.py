@@ -1,0 +1,314 @@
+"""The frozen CLIP: found, loaded, identified, and asked for image and text features."""
+
+import hashlib
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import open_clip
+import torch
+from huggingface_hub import hf_hub_download
+from jaxtyping import Float, Int, UInt8
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
+from torch import Tensor, nn
+from torch.nn.functional import normalize, pad
+
+from models.errors import BackboneUnavailable
+from models.imaging import Interpolation
+from models.text_encoder import TextEncoder
+
+STARTER = f"local-dir:{Path(__file__).parent / 'starter'}"
+CONFIG_NAME = "open_clip_config.json"
+
+# The convolutions choose their kernels by batch size, and so their rounding: every batch is filled
+# up # to this one size, so that an image has the same features in whatever company it is encoded.
+IMAGE_BATCH = 16
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Tokenize = Callable[[Sequence[str]], Int[Tensor, "n length"]]
+
+
+class PixelSpec(NamedTuple):
+    """What an image encoder expects: pixels per side, mean and standard deviation per channel."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation
+
+
+@dataclass(frozen=True)
+class BackboneSource:
+    """Where a backbone comes from.
+
+    Four forms are read: ``local-dir:FOLDER`` (open_clip's own), ``hf-hub:ORG/NAME``,
+    ``ARCHITECTURE/TAG`` and ``ARCHITECTURE@CHECKPOINT_FILE``.
+    """
+
+    text: str
+    architecture: str | None = None
+    tag: str | None = None
+    checkpoint: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "BackboneSource":
+        """Read one of the four forms.
+
+        Raises:
+            BackboneUnavailable: another form, or an architecture or tag that open_clip does not
+            know.
+        """
+        if text.startswith(("local-dir:", "hf-hub:")):
+            return cls(text)
+        match = re.fullmatch(r"(?P<name>[^/@]+)(?:/(?P<tag>[^/@]+)|@(?P<file>.+))", text)
+        if match is None:
+            raise BackboneUnavailable(
+                f"The backbone {text!r} is none of local-dir:FOLDER, hf-hub:ORG/NAME,"
+                " ARCHITECTURE/TAG and ARCHITECTURE@CHECKPOINT_FILE.",
+                fix="Write it in one of these forms, for example ViT-B-32/laion2b_s34b_b79k.",
+                field="backbone",
+            )
+        name, tag, file = match["name"], match["tag"], match["file"]
+        if name not in open_clip.list_models():
+            raise BackboneUnavailable(
+                f"open_clip knows no architecture {name!r}.",
+                fix="Choose one of open_clip.list_models(), for example ViT-B-32.",
+                field="backbone",
+            )
+        if tag is not None and not open_clip.get_pretrained_cfg(name, tag):
+            known = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+            raise BackboneUnavailable(
+                f"open_clip knows no weights {tag!r} of {name}.",
+                fix=f"Choose one of: {known}.",
+                field="backbone",
+            )
+        return cls(text, architecture=name, tag=tag, checkpoint=Path(file) if file else None)
+
+
+class Backbone:
+    """A frozen CLIP on a device.
+
+    The weights stay in single precision; `precision` is that of the image encoder's arithmetic.
+
+    Attributes:
+        source: the form it was loaded by.
+        digest: `sha256:` over weights and preprocessing; two backbones of one digest give one
+        result.
+        pixels: what the image encoder expects.
+        logit_scale: `exp` of the log parameter, the factor in front of the cosines.
+    """
+
+    def __init__(
+        self,
+        clip: nn.Module,
+        tokenize: Tokenize,
+        *,
+        source: str,
+        device: Device = "auto",
+        precision: Precision = "auto",
+    ) -> None:
+        self.source = source
+        self.device = _choose_device(device)
+        self.precision = _choose_precision(precision, self.device)
+        self._clip: Any = clip.float().eval().requires_grad_(requires_grad=False).to(self.device)
+        self.tokenize = tokenize
+        self.text = TextEncoder(clip)
+        self.pixels = _pixel_spec(clip)
+        self.logit_scale = float(self._clip.logit_scale.exp())
+        self.digest = _digest(clip, self.pixels)
+        self._mean = torch.tensor(self.pixels.mean, device=self.device).view(1, 3, 1, 1) * 255
+        self._std = torch.tensor(self.pixels.std, device=self.device).view(1, 3, 1, 1) * 255
+        self.embed_dim = self.encode_texts(["a"]).shape[1]
+
+    @torch.no_grad()
+    def encode_images(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
+        """Return L2-normalised image features in single precision on the CPU.
+
+        `b` may be any number; images are encoded `IMAGE_BATCH` at a time.
+        """
+        chunks = [self._encode_chunk(chunk) for chunk in pixels.split(IMAGE_BATCH)]
+        return torch.cat(chunks) if chunks else torch.empty(0, self.embed_dim)
+
+    def _encode_chunk(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
+        count = pixels.shape[0]
+        full = pad(pixels, (0, 0, 0, 0, 0, 0, 0, IMAGE_BATCH - count)).to(self.device)
+        images = (full.float() - self._mean) / self._std
+        dtype = _DTYPES[self.precision]
+        with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
+            features = self._clip.encode_image(images)
+        return normalize(features[:count].float(), dim=-1).cpu()
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "n embed_dim"]:
+        """Return L2-normalised text features in single precision on the CPU."""
+        prompts = self.text.embed(self.tokenize(texts).to(self.device))
+        return normalize(self.text(prompts), dim=-1).cpu()
+
+
+def load_backbone(
+    source: str = STARTER,
+    *,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    offline: bool = True,
+) -> Backbone:
+    """Load a backbone through open_clip.
+
+    Args:
+        source: see `BackboneSource`; the starter that ships with Shotline by default.
+        device: `auto` takes the GPU where there is one.
+        precision: `auto` takes bf16 or fp16 on a GPU and fp32 on a CPU.
+        offline: look on this machine only; nothing is asked of a model hub.
+
+    Raises:
+        BackboneUnavailable: unknown, not on this machine, damaged, or of a kind that prompts
+            cannot be tuned for.
+    """
+    parsed = BackboneSource.parse(source)
+    try:
+        clip, name = _create(parsed, offline=offline)
+        tokenizer = open_clip.get_tokenizer(name)
+    except BackboneUnavailable:
+        raise
+    except Exception as error:  # open_clip raises whatever its loaders do
+        raise BackboneUnavailable(
+            f"The backbone {source!r} could not be loaded: {error}.",
+            fix="Check the name, and that its files are whole and readable.",
+            field="backbone",
+        ) from error
+    if not isinstance(tokenizer, open_clip.SimpleTokenizer):
+        raise BackboneUnavailable(
+            f"Prompts cannot be tuned for the backbone {source!r}:"
+            " its tokenizer is not CLIP's own.",
+            fix="Choose a CLIP with CLIP's tokenizer, such as ViT-B-32 or the starter.",
+            field="backbone",
+        )
+    return Backbone(clip, tokenizer, source=source, device=device, precision=precision)
+
+
+def _create(source: BackboneSource, *, offline: bool) -> tuple[nn.Module, str]:
+    """Build the model; return it with the name by which open_clip finds its tokenizer."""
+    if source.architecture is None:
+        name = _snapshot(source.text) if offline else source.text
+        folder = Path(name.removeprefix("local-dir:"))
+        if name.startswith("local-dir:") and not (folder / CONFIG_NAME).is_file():
+            raise BackboneUnavailable(
+                f"The folder {folder} holds no {CONFIG_NAME}.",
+                fix="Name a folder in open_clip's local-dir form.",
+                field="backbone",
+            )
+        return open_clip.create_model(name, require_pretrained=True), name
+    tag_config = open_clip.get_pretrained_cfg(source.architecture, source.tag or "")
+    weights = source.checkpoint or (_cached_weights(source, tag_config) if offline else source.tag)
+    if source.checkpoint is not None and not source.checkpoint.is_file():
+        raise BackboneUnavailable(
+            f"The checkpoint file {source.checkpoint} does not exist.",
+            fix="Check the path after the @.",
+            field="backbone",
+        )
+    clip = open_clip.create_model(
+        source.architecture,
+        pretrained=str(weights),
+        require_pretrained=True,
+        force_quick_gelu=tag_config.get("quick_gelu", False),
+        force_preprocess_cfg=tag_config,
+    )
+    return clip, source.architecture
+
+
+def _snapshot(text: str) -> str:
+    """Turn `hf-hub:` into the `local-dir:` of its copy in the hub's cache on this machine."""
+    if not text.startswith("hf-hub:"):
+        return text
+    repository = text.removeprefix("hf-hub:")
+    config = _cached_file(repository, [CONFIG_NAME], text)
+    _cached_file(repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME], text)
+    return f"local-dir:{config.parent}"
+
+
+def _cached_weights(source: BackboneSource, tag_config: dict[str, Any]) -> Path:
+    """Find on this machine the file that open_clip would download for a tag."""
+    repository, _, name = tag_config.get("hf_hub", "").rpartition("/")
+    if repository:
+        names = [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME] if not name else [name]
+        if name == HF_WEIGHTS_NAME:
+            names.insert(0, HF_SAFE_WEIGHTS_NAME)
+        return _cached_file(repository, names, source.text)
+    path = Path("~/.cache/clip").expanduser() / Path(tag_config.get("url", "")).name
+    if not path.is_file():
+        raise _not_here(source.text)
+    return path
+
+
+def _cached_file(repository: str, names: Sequence[str], source: str) -> Path:
+    for name in names:
+        try:
+            return Path(hf_hub_download(repository, name, local_files_only=True))
+        except (OSError, ValueError):  # not in the cache, or not a repository's name
+            continue
+    raise _not_here(source)
+
+
+def _not_here(source: str) -> BackboneUnavailable:
+    return BackboneUnavailable(
+        f"The weights of {source!r} are not on this machine, and Shotline is offline.",
+        fix="Copy the checkpoint here and name it as ARCHITECTURE@FILE, or allow the download once"
+        " with --online.",
+        field="backbone",
+    )
+
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def _choose_device(device: Device) -> torch.device:
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BackboneUnavailable(
+            "The device 'cuda' was asked for, and this machine shows no usable GPU.",
+            fix="Use --device cpu, or check the driver with nvidia-smi.",
+            field="device",
+        )
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _choose_precision(
+    precision: Precision, device: torch.device
+) -> Literal["fp32", "bf16", "fp16"]:
+    if precision != "auto":
+        return precision
+    if device.type == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
+
+
+def _pixel_spec(clip: nn.Module) -> PixelSpec:
+    config = open_clip.get_model_preprocess_cfg(clip)
+    size = config["size"]
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1:
+        raise BackboneUnavailable(
+            f"The backbone expects {size} pixels; only square inputs are served.",
+            fix="Choose a backbone with a square input.",
+            field="backbone",
+        )
+    interpolation = "bilinear" if config.get("interpolation") == "bilinear" else "bicubic"
+    return PixelSpec(
+        sides.pop(),
+        tuple(config["mean"]),
+        tuple(config["std"]),
+        cast("Interpolation", interpolation),
+    )
+
+
+def _digest(clip: nn.Module, pixels: PixelSpec) -> str:
+    """Hash the names, shapes and values of all weights, and how pixels are prepared for them."""
+    hasher = hashlib.sha256(repr(pixels).encode())
+    for name, tensor in sorted(clip.state_dict().items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return "sha256:" + hasher.hexdigest()

@@ -1,0 +1,1 @@
+"""What a tuned model has to beat, on the same cached features."""

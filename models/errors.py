@@ -1,0 +1,109 @@
+"""The one error tree of Shotline.
+
+    ShotlineError
+    ├── BadInput                what the user gave is wrong
+    │   ├── BadImage            not an image, truncated, empty, too many pixels
+    │   ├── BadName             a class name that cannot be used
+    │   ├── BadDataset          classes or images that cannot be tuned on
+    │   ├── BadRecipe           a hyperparameter out of range, or one that the backbone cannot serve
+    │   └── BadView             a region of interest or resize mode that cannot be applied
+    ├── Refused                 two things do not belong together, or cannot be trusted
+    │   ├── BackboneUnavailable not on this machine, or of a kind that prompts cannot be tuned for
+    │   ├── DamagedArtifact     bytes that are not what their digest says
+    │   ├── ArtifactMismatch    an artifact of another backbone or of a newer format
+    │   └── CheckpointMismatch  a checkpoint of another recipe, snapshot or seed
+    ├── StorageFull             no space left on the device
+    └── Cancelled               someone asked for the work to stop
+
+The service adds its own leaves in ``app.core.errors``; HTTP statuses are chosen in ``app.http``.
+"""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class ShotlineError(Exception):
+    """What went wrong in a sentence that names the value at fault, and what to do about it.
+
+    Args:
+        problem: a full sentence with the value that was wrong and what was expected.
+        fix: a full sentence that says what to do.
+        field: the input that is at fault, where it has a name.
+    """
+
+    def __init__(self, problem: str, *, fix: str, field: str | None = None) -> None:
+        super().__init__(f"{problem} {fix}")
+        self.problem = problem
+        self.fix = fix
+        self.field = field
+
+
+class BadInput(ShotlineError):
+    """What the user gave is wrong."""
+
+
+class BadImage(BadInput):
+    """Bytes that cannot be used as an image."""
+
+
+class BadName(BadInput):
+    """A class name that cannot be used."""
+
+
+class BadDataset(BadInput):
+    """Classes or images that cannot be tuned on."""
+
+
+class BadRecipe(BadInput):
+    """A hyperparameter out of range, or one that the backbone cannot serve."""
+
+
+class BadView(BadInput):
+    """A region of interest or resize mode that cannot be applied."""
+
+
+class Refused(ShotlineError):
+    """Two things that do not belong together, or one that cannot be trusted."""
+
+
+class BackboneUnavailable(Refused):
+    """The backbone is not on this machine, or prompts cannot be tuned for it."""
+
+
+class DamagedArtifact(Refused):
+    """Bytes that are not what their digest says."""
+
+
+class ArtifactMismatch(Refused):
+    """An artifact of another backbone or of a newer format."""
+
+
+class CheckpointMismatch(Refused):
+    """A checkpoint of another recipe, snapshot or seed."""
+
+
+class StorageFull(ShotlineError):
+    """No space is left where something had to be written."""
+
+
+class Cancelled(ShotlineError):
+    """Someone asked for the work to stop."""
+
+    def __init__(self, problem: str = "The tuning was cancelled.") -> None:
+        super().__init__(problem, fix="Start it again when you want its result.")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn "no space left" and "quota exceeded" while writing `path` into `StorageFull`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise StorageFull(
+            f"The disk is full: {path} could not be written.",
+            fix=f"Free space on the volume that holds {path.parent}, then try again.",
+        ) from error

@@ -1,0 +1,1 @@
+"""Splits, cross-validation and the figures that a report shows."""

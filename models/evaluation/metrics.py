@@ -1,0 +1,107 @@
+"""What predictions are worth: accuracy with its uncertainty, per class and overall."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from pydantic import BaseModel, ConfigDict
+from scipy.stats import beta
+from torch import Tensor
+
+Basis = Literal["holdout", "out-of-fold"]
+
+_CONFIDENCE = 0.95
+_DRAWS = 10_000
+
+
+class Proportion(BaseModel):
+    """A share with its 95 % interval.
+
+    The interval holds the middle 95 % of the posterior under Jeffreys' prior, which covers well
+    for few images and is never empty (Brown, Cai, DasGupta 2001).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    value: float
+    low: float
+    high: float
+
+
+class Evaluation(BaseModel):
+    """How predictions compare with the labels.
+
+    Attributes:
+        basis: the images were a `holdout`, or predicted `out-of-fold`; never trained on.
+        n_images: how many.
+        top1: share of images predicted right.
+        macro: mean of the classes' accuracies.
+        per_class: accuracy of each class, in the order of the classes.
+        confusion: counts, `confusion[true][predicted]`.
+        ece: expected calibration error, 15 bins of equal width (Guo et al. 2017).
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    basis: Basis
+    n_images: int
+    top1: Proportion
+    macro: Proportion
+    per_class: list[Proportion]
+    confusion: list[list[int]]
+    ece: float
+
+
+def evaluate(
+    probabilities: Float[Tensor, "n n_classes"], labels: Int[Tensor, " n"], basis: Basis
+) -> Evaluation:
+    """Compare predicted probabilities with labels; every class must have at least one image."""
+    n_classes = probabilities.shape[1]
+    predicted = probabilities.argmax(dim=1)
+    cells = torch.bincount(labels * n_classes + predicted, minlength=n_classes**2)
+    confusion = cells.view(n_classes, n_classes)
+    right = confusion.diagonal().tolist()
+    totals = confusion.sum(dim=1).tolist()
+    return Evaluation(
+        basis=basis,
+        n_images=len(labels),
+        top1=proportion(sum(right), sum(totals)),
+        macro=macro_accuracy(right, totals),
+        per_class=[proportion(r, n) for r, n in zip(right, totals, strict=True)],
+        confusion=confusion.tolist(),
+        ece=expected_calibration_error(probabilities, labels),
+    )
+
+
+def proportion(right: int, total: int) -> Proportion:
+    """Return `right / total` with its Jeffreys interval."""
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = beta.ppf([tail, 1 - tail], right + 0.5, total - right + 0.5)
+    return Proportion(
+        value=right / total,
+        low=0.0 if right == 0 else float(low),
+        high=1.0 if right == total else float(high),
+    )
+
+
+def macro_accuracy(right: Sequence[int], totals: Sequence[int]) -> Proportion:
+    """Return the mean of the classes' accuracies; its interval from draws of their posteriors."""
+    hits, misses = np.asarray(right), np.asarray(totals) - np.asarray(right)
+    draws = np.random.default_rng(0).beta(hits + 0.5, misses + 0.5, (_DRAWS, len(hits)))
+    tail = (1 - _CONFIDENCE) / 2
+    low, high = np.quantile(draws.mean(axis=1), [tail, 1 - tail])
+    value = float(np.mean(hits / (hits + misses)))
+    return Proportion(value=value, low=min(value, float(low)), high=max(value, float(high)))
+
+
+def expected_calibration_error(
+    probabilities: Float[Tensor, "n n_classes"], labels: Int[Tensor, " n"], bins: int = 15
+) -> float:
+    """Return the mean distance of confidence from accuracy over bins of equal width."""
+    confidence, predicted = probabilities.max(dim=1)
+    right = (predicted == labels).to(confidence)
+    index = (confidence * bins).long().clamp(max=bins - 1)
+    gap = torch.zeros(bins, dtype=confidence.dtype).index_add_(0, index, right - confidence)
+    return float(gap.abs().sum() / len(labels))

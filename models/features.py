@@ -1,0 +1,142 @@
+"""The feature store: an image is encoded once per backbone and view, and never again."""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.backbone import IMAGE_BATCH, Backbone
+from models.files import write_atomic
+from models.imaging import View, to_pixels
+from models.progress import Progress, no_progress
+
+
+@runtime_checkable
+class ImageSource(Protocol):
+    """An image known by its content."""
+
+    @property
+    def sha256(self) -> str:
+        """The hexadecimal sha256 of the bytes."""
+
+    def read(self) -> bytes:
+        """Return the bytes as they came."""
+
+
+class FeatureKey(NamedTuple):
+    """What an image feature depends on."""
+
+    image_sha256: str
+    backbone_digest: str
+    view_digest: str
+
+
+@runtime_checkable
+class FeatureStore(Protocol):
+    """Where image features are kept."""
+
+    def get(self, key: FeatureKey) -> Float[Tensor, " embed_dim"] | None:
+        """Return the feature, or `None` where it has not been computed."""
+
+    def put(self, key: FeatureKey, feature: Float[Tensor, " embed_dim"]) -> None:
+        """Keep the feature."""
+
+
+class MemoryFeatureStore:
+    """Keeps features for as long as the process lives."""
+
+    def __init__(self) -> None:
+        self._features: dict[FeatureKey, Tensor] = {}
+
+    def get(self, key: FeatureKey) -> Float[Tensor, " embed_dim"] | None:
+        """Return the feature, or `None` where it has not been computed."""
+        return self._features.get(key)
+
+    def put(self, key: FeatureKey, feature: Float[Tensor, " embed_dim"]) -> None:
+        """Keep the feature."""
+        self._features[key] = feature
+
+
+class FolderFeatureStore:
+    """Keeps each feature in a file of its own, written atomically; safe for several processes."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def _path(self, key: FeatureKey) -> Path:
+        space = hashlib.sha256(f"{key.backbone_digest} {key.view_digest}".encode()).hexdigest()[:32]
+        return self._root / space / key.image_sha256[:2] / f"{key.image_sha256}.npy"
+
+    def get(self, key: FeatureKey) -> Float[Tensor, " embed_dim"] | None:
+        """Return the feature, or `None` where it has not been computed or its file is damaged."""
+        try:
+            array = np.load(self._path(key), allow_pickle=False)
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        return torch.from_numpy(array)
+
+    def put(self, key: FeatureKey, feature: Float[Tensor, " embed_dim"]) -> None:
+        """Keep the feature.
+
+        Raises:
+            StorageFull: no space is left.
+        """
+        buffer = io.BytesIO()
+        np.save(buffer, feature.numpy(), allow_pickle=False)
+        write_atomic(self._path(key), buffer.getvalue())
+
+
+def feature_space(backbone: Backbone) -> str:
+    """Return what stands for the backbone in a feature key: its digest and its arithmetic."""
+    if backbone.precision == "fp32":
+        return backbone.digest
+    return f"{backbone.digest} {backbone.precision}"
+
+
+def image_features(
+    images: Sequence[ImageSource],
+    backbone: Backbone,
+    view: View,
+    store: FeatureStore,
+    *,
+    progress: Progress = no_progress,
+) -> Float[Tensor, "n embed_dim"]:
+    """Return the L2-normalised features of `images`, computing those that `store` lacks.
+
+    Args:
+        images: in the order of the result.
+        backbone: encodes what the store lacks.
+        view: how the images are looked at.
+        store: asked first and told of everything new.
+        progress: called with how many of how many images have their features; may raise to stop.
+
+    Raises:
+        BadImage: an image cannot be decoded.
+    """
+    space = feature_space(backbone)
+    keys = [FeatureKey(image.sha256, space, view.digest) for image in images]
+    known = {key: feature for key in set(keys) if (feature := store.get(key)) is not None}
+    missing = {key: image for key, image in zip(keys, images, strict=True) if key not in known}
+    pending = list(missing.items())
+    total, done = len(set(keys)), len(known)
+    progress(done, total)
+    for start in range(0, len(pending), IMAGE_BATCH):
+        batch = pending[start : start + IMAGE_BATCH]
+        size, interpolation = backbone.pixels.size, backbone.pixels.interpolation
+        pixels = [to_pixels(image.read(), view, size, interpolation) for _, image in batch]
+        for (key, _), feature in zip(
+            batch, backbone.encode_images(torch.stack(pixels)), strict=True
+        ):
+            store.put(key, feature.clone())
+            known[key] = feature
+        done += len(batch)
+        progress(done, total)
+    if not keys:
+        return torch.empty(0, backbone.embed_dim)
+    return torch.stack([known[key] for key in keys])

@@ -1,0 +1,222 @@
+"""From the bytes of a photograph to the pixels that an image encoder sees.
+
+`to_pixels` is the only way in, for tuning and for serving: what a model was tuned on is what it is
+asked about.
+"""
+
+import hashlib
+import io
+import math
+from typing import Literal, NamedTuple
+
+import numpy as np
+import PIL.Image
+import PIL.ImageOps
+import torch
+from jaxtyping import UInt8
+from pydantic import BaseModel, ConfigDict, model_validator
+from torch import Tensor
+
+from models.errors import BadImage, BadView
+
+MAX_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+# Changes whenever `decode` or `to_pixels` would give other pixels for the same bytes: features and
+# artifacts made with another version are not comparable.
+DECODER_VERSION = "pillow/1"
+
+# `decode` looks at the size before any pixel is decoded; Pillow's own limit would warn first.
+PIL.Image.MAX_IMAGE_PIXELS = None
+
+ResizeMode = Literal["fit", "crop", "stretch"]
+Interpolation = Literal["bicubic", "bilinear"]
+_RESAMPLING = {
+    "bicubic": PIL.Image.Resampling.BICUBIC,
+    "bilinear": PIL.Image.Resampling.BILINEAR,
+}
+
+
+class View(BaseModel):
+    """How a project looks at an image.
+
+    Attributes:
+        roi: region of interest as fractions of width and height: left, top, right, bottom.
+        resize: `fit` keeps the whole region and pads with black, so that a defect at the edge is
+        seen;
+            `crop` keeps the centre square; `stretch` ignores the aspect ratio.
+        decoder: the version of the decoder, see `DECODER_VERSION`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    roi: tuple[float, float, float, float] | None = None
+    resize: ResizeMode = "fit"
+    decoder: str = DECODER_VERSION
+
+    @model_validator(mode="after")
+    def _check_roi(self) -> "View":
+        if self.roi is not None:
+            left, top, right, bottom = self.roi
+            if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                raise BadView(
+                    f"The region of interest {self.roi} is not left < right and top < bottom"
+                    " within 0 and 1.",
+                    fix="Give fractions of the image's width and height, such as 0.1,0.1,0.9,0.9.",
+                    field="roi",
+                )
+        return self
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` over the fields: the same digest, the same pixels."""
+        return "sha256:" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class ImageFacts(NamedTuple):
+    """What is known of an image file once it has been decoded."""
+
+    sha256: str
+    format: str
+    width: int
+    height: int
+
+
+def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
+    """Decode `data` to the last pixel and say what it is.
+
+    Raises:
+        BadImage: empty, not an image, truncated, or of more than `max_pixels` pixels.
+    """
+    image, image_format = _decode(data, max_pixels)
+    return ImageFacts(hashlib.sha256(data).hexdigest(), image_format, image.width, image.height)
+
+
+def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
+    """Decode `data` to an upright RGB image.
+
+    EXIF orientation is applied; 16-bit grey keeps its high byte, whatever its content, so that
+    brightness means the same in every image.
+
+    Raises:
+        BadImage: see `check_image`.
+    """
+    return _decode(data, max_pixels)[0]
+
+
+def to_pixels(
+    data: bytes,
+    view: View,
+    size: int,
+    interpolation: Interpolation = "bicubic",
+    *,
+    max_pixels: int = MAX_PIXELS,
+) -> UInt8[Tensor, "3 {size} {size}"]:
+    """Decode `data`, cut the region of interest and resize it to `size` x `size`.
+
+    Equal within 2 grey levels to open_clip's own transform: `crop` to its `shortest`, `fit` to its
+    `longest`, `stretch` to its `squash`.
+
+    Raises:
+        BadImage: see `check_image`.
+        BadView: the region of interest holds no pixel of this image.
+    """
+    if view.decoder != DECODER_VERSION:
+        raise BadView(
+            f"The view was made for the decoder {view.decoder!r}; this is {DECODER_VERSION!r}.",
+            fix="Tune again with this version of Shotline, or use the version it was tuned with.",
+            field="decoder",
+        )
+    region = _cut(decode(data, max_pixels=max_pixels), view)
+    resample = _RESAMPLING[interpolation]
+    if view.resize == "stretch":
+        square = region.resize((size, size), resample)
+    elif view.resize == "fit":
+        square = _fit(region, size, resample)
+    else:
+        square = _crop(region, size, resample)
+    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def _decode(data: bytes, max_pixels: int) -> tuple[PIL.Image.Image, str]:
+    if not data:
+        raise BadImage("The image has 0 bytes.", fix="Send the file again; it arrived empty.")
+    try:
+        with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _check_header(image, max_pixels)
+            image.load()
+            upright = PIL.ImageOps.exif_transpose(image)
+            return _to_rgb(upright), str(image.format)
+    except PIL.UnidentifiedImageError:
+        raise BadImage(
+            f"The file is not an image: it starts with {data[:8]!r}.",
+            fix="Send a JPEG, PNG, WebP, BMP, TIFF or GIF.",
+        ) from None
+    except BadImage:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, MemoryError) as error:
+        # Pillow's decoders raise each of these for damaged files.
+        raise BadImage(
+            f"The image is truncated or damaged ({len(data)} bytes): {error}.",
+            fix="Send the file again, or save it anew with an image editor.",
+        ) from error
+
+
+def _check_header(image: PIL.Image.Image, max_pixels: int) -> None:
+    if image.width * image.height > max_pixels:
+        raise BadImage(
+            f"The image has {image.width} x {image.height} pixels,"
+            f" {image.width * image.height / 1e6:.0f} megapixels;"
+            f" at most {max_pixels / 1e6:.0f} are allowed.",
+            fix="Send a smaller image, or one of the region of interest alone.",
+        )
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a telephone's MPO repeats the picture as a preview
+        raise BadImage(
+            f"The {image.format} holds {frames} frames; one is expected.",
+            fix="Send each frame as an image of its own.",
+        )
+
+
+def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "F":
+        raise BadImage(
+            "The image has floating-point pixels, whose brightness has no fixed scale.",
+            fix="Save it with 8 or 16 bits per pixel.",
+        )
+    if image.mode.startswith("I"):
+        high_byte = np.clip(np.asarray(image).astype(np.int64) // 256, 0, 255)
+        image = PIL.Image.fromarray(high_byte.astype(np.uint8))
+    return image.convert("RGB")
+
+
+def _cut(image: PIL.Image.Image, view: View) -> PIL.Image.Image:
+    if view.roi is None:
+        return image
+    left, top, right, bottom = view.roi
+    box = (
+        math.floor(left * image.width),
+        math.floor(top * image.height),
+        math.ceil(right * image.width),
+        math.ceil(bottom * image.height),
+    )
+    return image.crop(box)
+
+
+def _fit(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+    ratio = max(image.width, image.height) / size
+    width = max(1, round(image.width / ratio))
+    height = max(1, round(image.height / ratio))
+    canvas = PIL.Image.new("RGB", (size, size))
+    canvas.paste(
+        image.resize((width, height), resample), ((size - width) // 2, (size - height) // 2)
+    )
+    return canvas
+
+
+def _crop(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+    # torchvision's Resize truncates the long side; CenterCrop rounds the offset.
+    short = min(image.width, image.height)
+    width, height = (int(size * side / short) for side in (image.width, image.height))
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.resize((width, height), resample).crop((left, top, left + size, top + size))

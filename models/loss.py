@@ -1,0 +1,112 @@
+"""The loss of prompt tuning: cross-entropy, the two collapse regularisers, logit adjustment."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from models.backbone import Backbone
+from models.collapse import regularizers
+from models.collapse.etf import fit_etf
+from models.collapse.metrics import nc2, nc3
+from models.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What prompts are tuned on.
+
+    Attributes:
+        prompt_names: one English name per class.
+        features: L2-normalised image features, `(n, embed_dim)`.
+        labels: class indices, `(n,)`; every class has at least one image.
+    """
+
+    prompt_names: list[str]
+    features: Float[Tensor, "n embed_dim"]
+    labels: Int[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """How the tuning stood at the last step of an epoch.
+
+    `loss` is the total, `ce` its cross-entropy; `lc` and `mi` are unweighted. `text_nc2` and
+    `text_to_image_nc3` are of `models.collapse.metrics`.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    ce: float
+    lc: float
+    mi: float
+    text_nc2: float
+    text_to_image_nc3: float
+
+
+@dataclass(frozen=True)
+class LossTerms:
+    """The terms of the loss at one step; `text` and `means` are kept to measure collapse."""
+
+    total: Float[Tensor, ""]
+    ce: Float[Tensor, ""]
+    lc: Float[Tensor, ""]
+    mi: Float[Tensor, ""]
+    text: Float[Tensor, "n_classes embed_dim"]
+    means: Float[Tensor, "n_classes embed_dim"]
+
+    @torch.no_grad()
+    def record(self, epoch: int, step: int) -> EpochRecord:
+        """Return the terms as plain numbers."""
+        values = {
+            "loss": self.total,
+            "ce": self.ce,
+            "lc": self.lc,
+            "mi": self.mi,
+            "text_nc2": nc2(self.text),
+            "text_to_image_nc3": nc3(self.text, self.means),
+        }
+        return EpochRecord(
+            epoch=epoch, step=step, **{name: float(value) for name, value in values.items()}
+        )
+
+
+class Loss:
+    """`CE(s·v·t + w·log prior) + lc_weight·LC + mi_weight·MI` on the features of a training set."""
+
+    def __init__(self, backbone: Backbone, data: TrainingSet, recipe: Recipe) -> None:
+        n_classes = len(data.prompt_names)
+        features, labels = (x.to(backbone.device) for x in (data.features, data.labels))
+        counts = torch.bincount(labels, minlength=n_classes)
+        self._recipe, self._scale = recipe, backbone.logit_scale
+        self._prior = recipe.logit_adjustment * (counts / counts.sum()).log()
+        self._present = counts > 0
+        self._means = regularizers.class_means(features, labels, n_classes)
+        self._frame: Tensor | None = None
+        if recipe.lc_form == "anchored":
+            phrase = "{}." if recipe.ctx_init is None else f"{recipe.ctx_init} {{}}."
+            hand_written = backbone.encode_texts([phrase.format(n) for n in data.prompt_names])
+            self._frame = fit_etf(hand_written.to(backbone.device))
+
+    def __call__(
+        self,
+        text: Float[Tensor, "n_classes embed_dim"],
+        features: Float[Tensor, "b embed_dim"],
+        labels: Int[Tensor, " b"],
+    ) -> LossTerms:
+        """Return the loss of a batch of image features under the text features of all classes."""
+        ce = cross_entropy(self._scale * features @ text.T + self._prior, labels)
+        lc = (
+            regularizers.lc_gram(text)
+            if self._frame is None
+            else regularizers.lc_anchored(text, self._frame)
+        )
+        isomorphism = (
+            regularizers.mi_point if self._recipe.mi_form == "point" else regularizers.mi_gram
+        )
+        mi = isomorphism(text, self._means, self._present)
+        total = ce + self._recipe.lc_weight * lc + self._recipe.mi_weight * mi
+        return LossTerms(total, ce, lc, mi, text, self._means)

@@ -1,0 +1,88 @@
+"""The recipe: every hyperparameter of a tuning, validated once and never changed."""
+
+import hashlib
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from models.errors import BadRecipe
+
+
+class Recipe(BaseModel):
+    """Hyperparameters of a tuning; two tunings of one recipe, snapshot and seed give one artifact.
+
+    Attributes:
+        n_ctx: number of context tokens.
+        class_specific: a context of its own for each class instead of one for all.
+        ctx_init: the phrase whose embeddings the context starts from; random where `None`.
+        class_token_position: where the class name stands among the context tokens.
+        steps: gradient steps.
+        batch_size: images per step; the gradient's rounding depends on it.
+        lr: learning rate at its highest.
+        warmup_steps: steps of linear warm-up before the cosine decay.
+        momentum: of SGD.
+        weight_decay: on the context tokens.
+        lc_weight: weight of language-modality collapse, see `models.collapse.regularizers`.
+        lc_form: rotation-free `gram`, or `anchored` to one fixed simplex ETF.
+        mi_weight: weight of multi-modality isomorphism.
+        mi_form: `point` (every class to its own image mean) or `gram` (cosines alone).
+        logit_adjustment: factor of log class frequency added to the logits in training
+            (Menon et al. 2021); 0 is plain cross-entropy.
+        alpha: weight of the image class means in the classifier `w_c ∝ t_c + alpha * mu_c`.
+        folds: of the cross-validation where there is no holdout.
+        threads: CPU threads in tuning; sums are rounded by how they are split over threads.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    n_ctx: Annotated[int, Field(ge=1, le=64)] = 4
+    class_specific: bool = True
+    ctx_init: str | None = "a photo of a"
+    class_token_position: Literal["end", "middle", "front"] = "end"  # noqa: S105 - no password
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 150
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    lr: Annotated[float, Field(gt=0, le=100)] = 0.002
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
+    lc_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
+    lc_form: Literal["gram", "anchored"] = "gram"
+    mi_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    mi_form: Literal["point", "gram"] = "point"
+    logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
+    alpha: Annotated[float, Field(ge=0, le=100)] = 0.5
+    folds: Annotated[int, Field(ge=2, le=20)] = 4
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+
+    @model_validator(mode="after")
+    def _check_warmup(self) -> "Recipe":
+        if self.warmup_steps >= self.steps and self.warmup_steps > 0:
+            raise BadRecipe(
+                f"warmup_steps is {self.warmup_steps}, which leaves nothing of {self.steps} steps.",
+                fix="Warm up for fewer steps than there are.",
+                field="warmup_steps",
+            )
+        return self
+
+    @classmethod
+    def read(cls, values: dict[str, Any]) -> "Recipe":
+        """Validate hyperparameters that came from outside.
+
+        Raises:
+            BadRecipe: an unknown name, or a value out of range.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"])
+            raise BadRecipe(
+                f"The recipe's {field} is {first['input']!r}: {first['msg']}.",
+                fix=f"Known fields: {', '.join(cls.model_fields)}.",
+                field=field,
+            ) from error
+
+    @property
+    def digest(self) -> str:
+        """`sha256:` over all hyperparameters."""
+        return "sha256:" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()

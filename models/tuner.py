@@ -1,0 +1,158 @@
+"""The training loop of prompt tuning, on cached image features.
+
+Nothing is trained but the context tokens, and nothing is run but the text tower on one prompt per
+class: image features are constant, so a step is that and a `(batch, dim) x (dim, n_classes)`
+product.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from models.backbone import Backbone
+from models.checkpoint import RunCheckpoint, run_identity
+from models.loss import EpochRecord, Loss, LossTerms, TrainingSet
+from models.prompts.coop import CoOp
+from models.recipe import Recipe
+
+
+@runtime_checkable
+class Callback(Protocol):
+    """Called by the loop at the end of every epoch; may raise `Cancelled` to stop it."""
+
+    def on_epoch(self, tuner: "Tuner", record: EpochRecord) -> None:
+        """Look at the tuner: progress, checkpoint, early stop."""
+
+
+class Tuner:
+    """Tunes context tokens for one training set.
+
+    Bit for bit reproducible on a CPU from recipe, training set and generator, and from a
+    checkpoint.
+
+    Args:
+        backbone: frozen; its text tower carries the gradient.
+        data: image features and labels.
+        recipe: the hyperparameters.
+        generator: draws the initial context and the batches; on the CPU.
+        callbacks: called at the end of each epoch.
+        checkpoint: go on from here.
+
+    Raises:
+        BadRecipe: the recipe does not fit the classes.
+        CheckpointMismatch: the checkpoint is of another run.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        data: TrainingSet,
+        recipe: Recipe,
+        generator: torch.Generator,
+        *,
+        callbacks: Sequence[Callback] = (),
+        checkpoint: RunCheckpoint | None = None,
+    ) -> None:
+        self.identity = run_identity(
+            recipe.digest, backbone.digest, data.prompt_names, data.features, data.labels, generator
+        )
+        self.recipe = recipe
+        self.history: list[EpochRecord] = []
+        self.epoch = self.step = 0
+        self._backbone, self._generator, self._callbacks = backbone, generator, callbacks
+        self._features, self._labels = (x.to(backbone.device) for x in (data.features, data.labels))
+        self.prompts = CoOp(backbone, data.prompt_names, recipe, generator)
+        self._optimizer = torch.optim.SGD(
+            [self.prompts.ctx], recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
+        )
+        self._loss = Loss(backbone, data, recipe)
+        if checkpoint is not None:
+            self._resume(checkpoint)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches in one pass over the images; the last one may be smaller."""
+        return math.ceil(len(self._labels) / self.recipe.batch_size)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the images; the last one may be cut short."""
+        return math.ceil(self.recipe.steps / self.steps_per_epoch)
+
+    def run(self) -> Float[Tensor, "n_classes embed_dim"]:
+        """Tune to the end and return the L2-normalised text features, on the CPU."""
+        with _threads(self.recipe.threads):
+            while self.step < self.recipe.steps:
+                order = torch.randperm(len(self._labels), generator=self._generator)
+                for batch in order.split(self.recipe.batch_size)[: self.recipe.steps - self.step]:
+                    terms = self._update(batch.to(self._labels.device))
+                self.epoch += 1
+                record = terms.record(self.epoch, self.step)
+                self.history.append(record)
+                for callback in self._callbacks:
+                    callback.on_epoch(self, record)
+            return self.text_features()
+
+    @torch.no_grad()
+    def text_features(self) -> Float[Tensor, "n_classes embed_dim"]:
+        """Return the L2-normalised text features of the prompts as they are now, on the CPU."""
+        return normalize(self._backbone.text(self.prompts()), dim=-1).cpu()
+
+    def checkpoint(self) -> RunCheckpoint:
+        """Return where the tuning stands; only exact at the end of an epoch."""
+        return RunCheckpoint(
+            identity=self.identity,
+            epoch=self.epoch,
+            step=self.step,
+            ctx=self.prompts.ctx.detach().clone(),
+            momentum=self._optimizer.state[self.prompts.ctx]["momentum_buffer"].clone(),
+            generator=self._generator.get_state(),
+            history=[asdict(record) for record in self.history],
+        )
+
+    def _update(self, batch: Int[Tensor, " b"]) -> LossTerms:
+        text = normalize(self._backbone.text(self.prompts()), dim=-1)
+        terms = self._loss(text, self._features[batch], self._labels[batch])
+        self._optimizer.zero_grad()
+        terms.total.backward()
+        self._optimizer.param_groups[0]["lr"] = _learning_rate(self.recipe, self.step)
+        self._optimizer.step()
+        self.step += 1
+        return terms
+
+    @torch.no_grad()
+    def _resume(self, checkpoint: RunCheckpoint) -> None:
+        checkpoint.check(self.identity)
+        self.epoch, self.step = checkpoint.epoch, checkpoint.step
+        self.prompts.ctx.copy_(checkpoint.ctx)
+        self._optimizer.state[self.prompts.ctx]["momentum_buffer"] = checkpoint.momentum.to(
+            self._backbone.device
+        )
+        self._generator.set_state(checkpoint.generator)
+        self.history = [EpochRecord(**record) for record in checkpoint.history]
+
+
+def _learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then half a cosine down to 0."""
+    if step < recipe.warmup_steps:
+        return recipe.lr * (step + 1) / (recipe.warmup_steps + 1)
+    done = (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
+    return recipe.lr * (1 + math.cos(math.pi * done)) / 2
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Run with a fixed number of CPU threads: sums are rounded by how they are split."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,283 @@
+"""A tuning from end to end: labelled photographs and a recipe in, an artifact out."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from models.artifact import Artifact, ArtifactHeader, TuningMetrics
+from models.backbone import Backbone
+from models.baselines.zero_shot import zero_shot
+from models.checkpoint import Checkpoint
+from models.classes import ClassSpec
+from models.collapse.metrics import collapse_metrics
+from models.collapse.regularizers import class_means
+from models.dataset import LabelledImage, check_images, snapshot_digest
+from models.evaluation.metrics import Basis, Evaluation, evaluate
+from models.evaluation.splits import cross_validation_folds
+from models.features import FeatureStore, image_features
+from models.imaging import View
+from models.loss import EpochRecord, TrainingSet
+from models.predictor import class_embeddings, class_probabilities
+from models.recipe import Recipe
+from models.tuner import Tuner
+
+# The holdout is judged on where every class has at least this many groups of images in it.
+MIN_HOLDOUT_GROUPS = 5
+
+Phase = Literal["features", "tune", "evaluate"]
+
+
+@dataclass(frozen=True)
+class TuningProgress:
+    """How far a tuning is.
+
+    Attributes:
+        phase: computing `features`, tuning the prompts, or evaluating (tuning on each fold).
+        done: of `total`; images in the first phase, gradient steps in the others.
+        total: see `done`.
+        record: of the last epoch, in the phases that have any.
+        seconds_left: of this phase, from its speed so far; `None` while that is unknown.
+    """
+
+    phase: Phase
+    done: int
+    total: int
+    record: EpochRecord | None = None
+    seconds_left: float | None = None
+
+
+@runtime_checkable
+class Observer(Protocol):
+    """Told how a tuning goes; may raise `Cancelled` from either method to stop it."""
+
+    def on_progress(self, progress: TuningProgress) -> None:
+        """Called for every batch of images encoded and after every epoch."""
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Called after every epoch; keep it as often as you like."""
+
+
+class SilentObserver:
+    """Looks away."""
+
+    def on_progress(self, progress: TuningProgress) -> None:
+        """Do nothing."""
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Do nothing."""
+
+
+class Tuning:
+    """One tuning: a snapshot, a recipe and a seed, on a backbone.
+
+    What its accuracy is measured on: the `holdout` images where every class has at least
+    `MIN_HOLDOUT_GROUPS` groups of them, else out-of-fold predictions inside the training images.
+
+    Args:
+        classes: in the order that the artifact keeps.
+        images: labelled; no image may stand under two labels.
+        backbone: frozen.
+        recipe: the hyperparameters.
+        seed: of the initial context, the batches and the folds.
+        view: how images are looked at.
+        store: of image features.
+        observer: told how it goes.
+        checkpoint: go on from here.
+
+    Raises:
+        BadDataset: see `models.dataset.check_images`.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[ClassSpec],
+        images: Sequence[LabelledImage],
+        backbone: Backbone,
+        recipe: Recipe,
+        *,
+        seed: int,
+        view: View,
+        store: FeatureStore,
+        observer: Observer | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        check_images(classes, images)
+        self._classes, self._backbone, self._recipe = list(classes), backbone, recipe
+        self._train = [image for image in images if image.split == "train"]
+        self._holdout = [image for image in images if image.split == "holdout"]
+        self._snapshot = snapshot_digest(classes, images)
+        self._seed, self._view, self._store = seed, view, store
+        self._observer = observer or SilentObserver()
+        self._checkpoint = checkpoint or Checkpoint()
+        self._prompt_names = [spec.prompt_name for spec in classes]
+        self._seconds: dict[str, float] = {}
+
+    def run(self) -> Artifact:
+        """Tune, evaluate, and return the artifact.
+
+        Raises:
+            BadImage: an image cannot be decoded.
+            BadRecipe: the recipe does not fit the classes.
+            CheckpointMismatch: the checkpoint is of another tuning.
+            Cancelled: the observer said so.
+        """
+        with self._timed("features"):
+            features = self._features([*self._train, *self._holdout])
+        train, holdout = features.split([len(self._train), len(self._holdout)])
+        data = TrainingSet(self._prompt_names, train, _labels(self._train))
+        with self._timed("tune"):
+            tuner = self._run(0, data, _PhaseClock("tune", self._recipe.steps))
+        text, means = tuner.text_features(), class_means(train, data.labels, len(self._classes))
+        embeddings = class_embeddings(text, means, self._recipe.alpha)
+        before = zero_shot(self._backbone, self._prompt_names)
+        with self._timed("evaluate"):
+            if self._has_holdout():
+                probabilities = self._probabilities(holdout, embeddings)
+                tuned = evaluate(probabilities, _labels(self._holdout), "holdout")
+                untuned = self._evaluate(holdout, self._holdout, before, "holdout")
+            else:
+                probabilities = self._out_of_fold(data)
+                tuned = evaluate(probabilities, data.labels, "out-of-fold")
+                untuned = self._evaluate(train, self._train, before, "out-of-fold")
+        metrics = TuningMetrics(
+            tuned=tuned,
+            zero_shot=untuned,
+            collapse_before=collapse_metrics(before, train, data.labels),
+            collapse_after=collapse_metrics(text, train, data.labels),
+            history=[asdict(record) for record in tuner.history],
+            seconds=self._seconds,
+        )
+        tensors = {
+            "class_embeddings": embeddings,
+            "class_means": means,
+            "ctx": tuner.prompts.ctx,
+            "text_features": text,
+            "zero_shot_features": before,
+        }
+        return Artifact(self._header(metrics, data), tensors)
+
+    def _features(self, images: Sequence[LabelledImage]) -> Float[Tensor, "n embed_dim"]:
+        clock = _PhaseClock("features", len(images))
+
+        def progress(done: int, total: int) -> None:
+            self._observer.on_progress(clock.at(done, total))
+
+        return image_features(images, self._backbone, self._view, self._store, progress=progress)
+
+    def _run(self, index: int, data: TrainingSet, clock: "_PhaseClock", done: int = 0) -> Tuner:
+        """Tune run number `index` to its end, from the checkpoint where it holds that run."""
+        generator = torch.Generator().manual_seed(self._seed)
+        tuner = Tuner(
+            self._backbone,
+            data,
+            self._recipe,
+            generator,
+            callbacks=[_Reporter(self, index, clock, done)],
+            checkpoint=self._checkpoint.run(index),
+        )
+        tuner.run()
+        return tuner
+
+    def report(self, index: int, tuner: Tuner, progress: TuningProgress) -> None:
+        """Tell the observer of an epoch of run number `index`."""
+        self._checkpoint = self._checkpoint.with_run(index, tuner.checkpoint())
+        self._observer.on_checkpoint(self._checkpoint)
+        self._observer.on_progress(progress)
+
+    def _out_of_fold(self, data: TrainingSet) -> Float[Tensor, "n n_classes"]:
+        """Predict every training image by a model that was tuned without its fold."""
+        groups = [image.group for image in self._train]
+        folds = cross_validation_folds(data.labels.tolist(), groups, self._recipe.folds, self._seed)
+        steps = self._recipe.steps
+        clock = _PhaseClock("evaluate", steps * len(folds))
+        probabilities = torch.empty(len(groups), len(self._classes))
+        for number, (train, test) in enumerate(folds):
+            part = TrainingSet(data.prompt_names, data.features[train], data.labels[train])
+            tuner = self._run(number + 1, part, clock, done=number * steps)
+            means = class_means(part.features, part.labels, len(self._classes))
+            embeddings = class_embeddings(tuner.text_features(), means, self._recipe.alpha)
+            probabilities[test] = self._probabilities(data.features[test], embeddings)
+        return probabilities
+
+    def _probabilities(
+        self, features: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]
+    ) -> Float[Tensor, "n n_classes"]:
+        return class_probabilities(features, embeddings, self._backbone.logit_scale)
+
+    def _evaluate(
+        self,
+        features: Float[Tensor, "n dim"],
+        images: Sequence[LabelledImage],
+        embeddings: Float[Tensor, "n_classes dim"],
+        basis: Basis,
+    ) -> Evaluation:
+        return evaluate(self._probabilities(features, embeddings), _labels(images), basis)
+
+    def _has_holdout(self) -> bool:
+        groups: dict[int, set[str]] = {label: set() for label in range(len(self._classes))}
+        for image in self._holdout:
+            groups[image.label].add(image.group)
+        return min(len(members) for members in groups.values()) >= MIN_HOLDOUT_GROUPS
+
+    def _header(self, metrics: TuningMetrics, data: TrainingSet) -> ArtifactHeader:
+        return ArtifactHeader(
+            backbone=self._backbone.source,
+            backbone_digest=self._backbone.digest,
+            classes=self._classes,
+            recipe=self._recipe,
+            seed=self._seed,
+            view=self._view,
+            snapshot=self._snapshot,
+            n_train=torch.bincount(data.labels, minlength=len(self._classes)).tolist(),
+            logit_scale=self._backbone.logit_scale,
+            metrics=metrics,
+            created=datetime.now(UTC),
+            shotline=version("shotline"),
+        )
+
+    @contextmanager
+    def _timed(self, phase: Phase) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        self._seconds[phase] = round(time.monotonic() - start, 3)
+
+
+class _PhaseClock:
+    """Estimates the seconds left of a phase from its speed since it was first asked."""
+
+    def __init__(self, phase: Phase, total: int) -> None:
+        self._phase, self._total = phase, total
+        self._start: tuple[float, int] | None = None
+
+    def at(
+        self, done: int, total: int | None = None, record: EpochRecord | None = None
+    ) -> TuningProgress:
+        now, total = time.monotonic(), total or self._total
+        if self._start is None:
+            self._start = (now, done)
+        since, first = self._start
+        left = (now - since) / (done - first) * (total - done) if done > first else None
+        return TuningProgress(self._phase, done, total, record, left)
+
+
+class _Reporter:
+    """A tuner's callback that passes its epochs on to the tuning's observer."""
+
+    def __init__(self, tuning: Tuning, index: int, clock: _PhaseClock, done: int) -> None:
+        self._tuning, self._index, self._clock, self._done = tuning, index, clock, done
+
+    def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
+        progress = self._clock.at(self._done + tuner.step, record=record)
+        self._tuning.report(self._index, tuner, progress)
+
+
+def _labels(images: Sequence[LabelledImage]) -> Tensor:
+    return torch.tensor([image.label for image in images], dtype=torch.long)
