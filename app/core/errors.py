@@ -16,7 +16,8 @@
     ├── UnsupportedType         a content type that this address does not read
     ├── TooManyRequests         more than this gateway takes now; try again
     ├── Unavailable             something that the answer needs cannot be reached
-    └── Damaged                 stored bytes that are not what their digest says
+    ├── Damaged                 stored bytes that are not what their digest says
+    └── DeadlinePassed          the answer was not ready by the time that the caller gave
 
 HTTP statuses are chosen in `app.http.problems` alone.
 """
@@ -126,3 +127,7 @@ class Unavailable(ShotlineError):
 
 class Damaged(ShotlineError):
     """Stored bytes that are not what their digest says."""
+
+
+class DeadlinePassed(ShotlineError):
+    """The answer was not ready by the time that the caller gave."""

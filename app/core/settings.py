@@ -18,7 +18,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-KIB, MIB, GIB = 1024, 1024**2, 1024**3
+from app.core.errors import Forbidden
+
+MIB, GIB = 1024**2, 1024**3
+
+_LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class FileSettingsSource(EnvSettingsSource):
@@ -242,3 +246,12 @@ class Settings(BaseModel):
     def scratch_folder(self) -> Path:
         """The folder of uploads in flight; emptied at start."""
         return self.home / "scratch"
+
+    def require_safe_binding(self) -> None:
+        """Raise `Forbidden` where authentication is off on an address that others can reach."""
+        if self.auth.auth == "off" and self.server.host not in _LOOPBACK:
+            raise Forbidden(
+                f"SHOTLINE_AUTH is off and the gateway would listen on {self.server.host!r}.",
+                fix="Turn authentication on, or bind to 127.0.0.1.",
+                field="SHOTLINE_AUTH",
+            )

@@ -1,0 +1,67 @@
+"""`/livez`: this process answers. `/readyz`: what it needs can be used."""
+
+import anyio
+import structlog
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, Field
+
+from app.http.gateway import GatewayDep, HealthCheck
+
+log = structlog.get_logger(__name__)
+
+router = APIRouter(tags=["health"])
+
+_PATIENCE = 3.0
+
+
+class Liveness(BaseModel):
+    """The process answers."""
+
+    status: str = Field("alive", examples=["alive"])
+
+
+class Readiness(BaseModel):
+    """Whether the gateway can do its work, part by part."""
+
+    status: str = Field(description="`ready`, `degraded` or `not ready`.", examples=["ready"])
+    parts: dict[str, str] = Field(examples=[{"database": "ok", "storage": "ok", "queue": "ok"}])
+
+
+@router.get("/livez", summary="Is the process alive?")
+async def livez() -> Liveness:
+    """Answer as long as the process does."""
+    return Liveness(status="alive")
+
+
+@router.get(
+    "/readyz",
+    summary="Can the gateway do its work?",
+    responses={503: {"model": Readiness, "description": "A part that is needed cannot be used"}},
+)
+async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
+    """Ask every part. 200 when ready or degraded (the queue is down: work waits), else 503."""
+    parts: dict[str, str] = {}
+    async with anyio.create_task_group() as group:
+        for check in gateway.checks:
+            group.start_soon(_ask, check, parts)
+    failed = [check for check in gateway.checks if parts[check.name] != "ok"]
+    status = "ready"
+    if any(check.required for check in failed):
+        status, response.status_code = "not ready", 503
+    elif failed:
+        status = "degraded"
+    return Readiness(
+        status=status, parts={check.name: parts[check.name] for check in gateway.checks}
+    )
+
+
+async def _ask(check: HealthCheck, parts: dict[str, str]) -> None:
+    parts[check.name] = "no answer"
+    with anyio.move_on_after(_PATIENCE):
+        try:
+            await anyio.to_thread.run_sync(check.check, abandon_on_cancel=True)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
+            log.warning("not_ready", part=check.name, error=str(error))
+            parts[check.name] = "failed"
+        else:
+            parts[check.name] = "ok"

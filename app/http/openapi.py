@@ -1,0 +1,68 @@
+"""What the OpenAPI document says of the service as a whole."""
+
+from typing import Any
+
+from fastapi import FastAPI
+
+from app.core.errors import Unauthenticated
+from app.http.problems import KINDS, MEDIA_TYPE, Problem
+
+_DESCRIPTION = """\
+Shotline adapts a CLIP vision-language model to a production line from a handful of labelled
+photographs, on the factory's own machine.
+
+Every error is `application/problem+json` (RFC 9457) with `type`, `title`, `status`, `detail`, `fix`
+and, where one is at fault, `field`. Lists are pages: send `next_cursor` as `cursor`. Times are UTC,
+ids sort by time. Send `Authorization: Bearer sl_…` with every request under `/v1`.
+"""
+
+_TAGS = {
+    "projects": "One inspection task each: its classes, images, tunings and model versions.",
+    "classes": "The labels of a project, in their order.",
+    "images": "Uploaded photographs.",
+    "tunings": "Jobs that turn images into a model version.",
+    "models": "Tuned versions, their aliases, promotion and rollback.",
+    "predictions": "What the line asks.",
+    "keys": "API keys.",
+    "health": "For those who watch the box.",
+}
+
+
+def describe(app: FastAPI) -> None:
+    """Complete the document: problems, tags, the version, and the 401 that every key may meet."""
+    app.openapi_tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
+    app.description = _DESCRIPTION
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(generate())
+        return generate()
+
+    app.openapi = openapi  # type: ignore[method-assign]  # FastAPI's documented way
+
+
+def _complete(document: dict[str, Any]) -> None:
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    problem = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+    schemas.update(problem.pop("$defs", {}))
+    schemas["Problem"] = problem
+    for unused in ("HTTPValidationError", "ValidationError"):
+        schemas.pop(unused, None)
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            _complete_operation(operation)
+
+
+def _complete_operation(operation: dict[str, Any]) -> None:
+    answers = operation["responses"]
+    if "HTTPValidationError" in str(answers.get("422", "")):
+        answers["422"] = _problem("Bad input")
+    if operation.get("security"):
+        answers.setdefault("401", _problem(KINDS[Unauthenticated].title))
+    answers.setdefault("default", _problem("Any other error"))
+
+
+def _problem(description: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}

@@ -1,0 +1,246 @@
+"""Every error as RFC 9457 problem+json. The only place where HTTP statuses are chosen."""
+
+import errno
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from app.core import errors
+from models import errors as core
+
+MEDIA_TYPE = "application/problem+json"
+_SHOWN = 100
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field."""
+
+    field: str = Field(examples=["limit"])
+    detail: str = Field(examples=["limit is '0': Input should be greater than or equal to 1."])
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details, with the field at fault and the fix."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str = Field(examples=["urn:shotline:problem:not-found"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["There is no project '…' that this API key may see."])
+    fix: str = Field(examples=["Check the project, or list those there are."])
+    field: str | None = Field(None, description="The input at fault.", examples=["project"])
+    errors: list[FieldProblem] | None = Field(
+        None, description="One entry for each field, where several are at fault."
+    )
+    request_id: str | None = Field(None, description="Names this request in the logs.")
+
+
+class Kind(NamedTuple):
+    """How one kind of error is answered."""
+
+    status: int
+    slug: str
+    title: str
+
+
+KINDS: Mapping[type[core.ShotlineError], Kind] = {
+    core.ShotlineError: Kind(500, "internal", "Internal error"),
+    core.BadInput: Kind(422, "bad-input", "Bad input"),
+    core.BadImage: Kind(422, "bad-image", "Not a usable image"),
+    core.BadName: Kind(422, "bad-name", "Not a usable name"),
+    core.BadDataset: Kind(422, "bad-dataset", "Cannot be tuned on"),
+    core.BadRecipe: Kind(422, "bad-recipe", "Not a usable recipe"),
+    core.BadView: Kind(422, "bad-view", "Not a usable view"),
+    errors.BadRequest: Kind(400, "bad-request", "Bad request"),
+    errors.BadUpload: Kind(422, "bad-upload", "Nothing usable in the upload"),
+    errors.BadReference: Kind(422, "bad-reference", "Unknown name"),
+    errors.Unauthenticated: Kind(401, "unauthenticated", "API key missing or not valid"),
+    errors.Forbidden: Kind(403, "forbidden", "Not allowed for this API key"),
+    errors.NotFound: Kind(404, "not-found", "Not found"),
+    errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
+    errors.Conflict: Kind(409, "conflict", "Not possible now"),
+    errors.Duplicate: Kind(409, "duplicate", "Already there"),
+    errors.Frozen: Kind(409, "frozen", "Can no longer be changed"),
+    core.Refused: Kind(409, "refused", "Refused"),
+    core.ArtifactMismatch: Kind(409, "artifact-mismatch", "Artifact does not fit"),
+    core.DamagedArtifact: Kind(500, "damaged", "Damaged"),
+    core.BackboneUnavailable: Kind(503, "backbone-unavailable", "Backbone not available"),
+    core.Cancelled: Kind(409, "cancelled", "Cancelled"),
+    errors.TooLarge: Kind(413, "too-large", "Too large"),
+    errors.UnsupportedType: Kind(415, "unsupported-type", "Content type not supported"),
+    errors.TooManyRequests: Kind(429, "too-many-requests", "Too many requests"),
+    errors.Damaged: Kind(500, "damaged", "Damaged"),
+    errors.Unavailable: Kind(503, "unavailable", "Not available now"),
+    errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
+    core.StorageFull: Kind(507, "storage-full", "Storage full"),
+}
+
+
+def kind_of(error: core.ShotlineError) -> Kind:
+    """Return how `error` is answered: by its class, else by the nearest above it."""
+    return next(KINDS[cls] for cls in type(error).__mro__ if cls in KINDS)
+
+
+def problem_of(error: core.ShotlineError) -> dict[str, Any]:
+    """Return `error` as problem details, without what is not known."""
+    kind = kind_of(error)
+    problem: dict[str, Any] = {
+        "type": f"urn:shotline:problem:{kind.slug}",
+        "title": kind.title,
+        "status": kind.status,
+        "detail": error.problem,
+        "fix": error.fix,
+    }
+    if error.field is not None:
+        problem["field"] = error.field
+    if isinstance(error, errors.BadUpload) and error.results:
+        problem["results"] = error.results
+    return problem
+
+
+def problem_response(
+    error: core.ShotlineError,
+    request_id: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Response:
+    """Return the answer to `error`."""
+    problem = problem_of(error) | dict(extra or {})
+    if request_id is not None:
+        problem["request_id"] = request_id
+    headers = {}
+    if isinstance(error, errors.Unauthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="shotline"'
+    if isinstance(error, errors.Unavailable | errors.TooManyRequests):
+        headers["Retry-After"] = str(max(1, round(error.retry_after)))
+    return Response(encode(problem), problem["status"], headers, MEDIA_TYPE)
+
+
+def encode(value: object) -> bytes:
+    """Return JSON in UTF-8; lone surrogates, which UTF-8 cannot carry, stay escaped."""
+    return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
+
+
+def install_problems(app: FastAPI) -> None:
+    """Answer every error of `app` with problem+json; unforeseen ones are met in the middleware."""
+    app.add_exception_handler(core.ShotlineError, _on_shotline_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(OSError, _on_os_error)
+
+
+async def _on_shotline_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, core.ShotlineError)  # noqa: S101 - what it was registered for
+    return problem_response(error, request_id(request))
+
+
+async def _on_os_error(request: Request, error: Exception) -> Response:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if not full:
+        raise error
+    return problem_response(
+        core.StorageFull(
+            "The gateway's disk is full.", fix="Free space on it, then send this again."
+        ),
+        request_id(request),
+    )
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what it was registered for
+    if isinstance(error.__cause__, core.ShotlineError):  # FastAPI wraps what reading a body raises
+        return problem_response(error.__cause__, request_id(request))
+    response = problem_response(_from_http(request, error), request_id(request))
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+def _from_http(request: Request, error: HTTPException) -> core.ShotlineError:
+    path = request.url.path
+    if error.status_code == 404:
+        return errors.NotFound(
+            f"There is nothing at {path[:_SHOWN]!r}.", fix="See /docs for the addresses there are."
+        )
+    if error.status_code == 405:
+        return errors.MethodNotAllowed(
+            f"{path[:_SHOWN]!r} does not take {request.method}.",
+            fix="See the Allow header for what it takes.",
+        )
+    return errors.BadRequest(
+        f"The request cannot be read: {error.detail}.", fix="See /docs for what is expected."
+    )
+
+
+async def _on_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - what it was registered for
+    found = [_field_problem(entry) for entry in error.errors()]
+    first = found[0]
+    problem = core.BadInput(
+        first["detail"],
+        fix=f"Correct {first['field']}; /docs says what it takes.",
+        field=first["field"],
+    )
+    extra = {"errors": found} if len(found) > 1 else None
+    return problem_response(problem, request_id(request), extra)
+
+
+def _field_problem(entry: Mapping[str, Any]) -> dict[str, str]:
+    field = _field_name(entry["loc"])
+    if entry["type"] == "missing":
+        return {"field": field, "detail": f"{field} is missing."}
+    if entry["type"] == "json_invalid":
+        return {"field": "body", "detail": f"The body is not JSON: {entry['ctx']['error']}."}
+    given = _shown(entry.get("input"))
+    return {"field": field, "detail": f"{field} is {given}: {entry['msg']}."}
+
+
+def _field_name(location: Sequence[object]) -> str:
+    names = [str(part) for part in location[1:]] or [str(part) for part in location]
+    return ".".join(names)
+
+
+def _shown(value: object) -> str:
+    """Return what was given, short enough for a sentence."""
+    shown = repr(value)
+    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+
+
+def request_id(request: Request) -> str | None:
+    """Return the id that the middleware gave this request."""
+    found: str | None = request.scope.get("request_id")
+    return found
+
+
+def responses(*kinds: type[core.ShotlineError]) -> dict[int | str, dict[str, Any]]:
+    """Return OpenAPI's `responses` for errors that a route may answer with."""
+    found: dict[int | str, dict[str, Any]] = {}
+    for cls in kinds:
+        kind = KINDS[cls]
+        example = {
+            "type": f"urn:shotline:problem:{kind.slug}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": (cls.__doc__ or kind.title).splitlines()[0],
+            "fix": "What to do about it.",
+        }
+        answer = found.setdefault(
+            kind.status,
+            {
+                "description": kind.title,
+                "content": {
+                    MEDIA_TYPE: {
+                        "schema": {"$ref": "#/components/schemas/Problem"},
+                        "examples": {},
+                    }
+                },
+            },
+        )
+        answer["content"][MEDIA_TYPE]["examples"][kind.slug] = {"value": example}
+    return found

@@ -1,0 +1,108 @@
+"""The gateway as an ASGI application."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import anyio
+from fastapi import APIRouter, FastAPI
+
+from app import migrations
+from app.core.background import Repeater
+from app.core.database import Database
+from app.core.errors import Unavailable
+from app.core.queue import CeleryQueue, TaskQueue
+from app.core.settings import Settings
+from app.core.storage import LocalStorage, Storage
+from app.http import health, metrics
+from app.http.gateway import Gateway, HealthCheck
+from app.http.metrics import Metrics
+from app.http.middleware import BodyLimit, RequestContext
+from app.http.openapi import describe
+from app.http.problems import install_problems
+from app.keys import routes as keys
+from app.keys.cache import KeyCache
+
+ROUTERS: tuple[APIRouter, ...] = (
+    health.router,
+    metrics.router,
+    keys.router,
+)
+
+
+def create_app(
+    settings: Settings,
+    *,
+    database: Database | None = None,
+    storage: Storage | None = None,
+    queue: TaskQueue | None = None,
+) -> FastAPI:
+    """Return the gateway; whatever is not given is made from `settings`.
+
+    Raises:
+        Forbidden: authentication is off on an address that others can reach.
+    """
+    settings.require_safe_binding()
+    gateway = make_gateway(
+        settings,
+        database or Database.of(settings),
+        storage or LocalStorage(settings.blob_folder),
+        queue or CeleryQueue(settings.queue),
+    )
+    app = FastAPI(title="Shotline", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app.state.gateway = gateway
+    for router in ROUTERS:
+        app.include_router(router)
+    install_problems(app)
+    describe(app)
+    limits = settings.limits
+    app.add_middleware(
+        BodyLimit,
+        default=limits.body_bytes,
+        routes=[
+            (r"/v1/projects/[^/]+/images", limits.upload_bytes),
+            (r"/v1/(projects|models)/[^/]+/predict", limits.predict_bytes),
+        ],
+    )
+    app.add_middleware(RequestContext, metrics=gateway.metrics)
+    return app
+
+
+def make_gateway(
+    settings: Settings, database: Database, storage: Storage, queue: TaskQueue
+) -> Gateway:
+    """Put together what the routes use, what runs beside them and what `/readyz` asks after."""
+    gateway = Gateway(settings, database, storage, queue, KeyCache(database), Metrics())
+    gateway.metrics.watch_disk(settings.home)
+    gateway.components.append(
+        Repeater("keys", gateway.keys.refresh, settings.prediction.refresh_seconds)
+    )
+    gateway.checks += [
+        HealthCheck("database", lambda: _check_database(database)),
+        HealthCheck("storage", storage.check),
+        HealthCheck("queue", queue.check, required=False),
+    ]
+    return gateway
+
+
+def _check_database(database: Database) -> None:
+    found, expected = migrations.current(database), migrations.head()
+    if found != expected:
+        raise Unavailable(
+            f"The database is at revision {found!r}; this gateway needs {expected!r}.",
+            fix="Run `shotline migrate`.",
+        )
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    gateway: Gateway = app.state.gateway
+    gateway.settings.home.mkdir(parents=True, exist_ok=True)
+    for component in gateway.components:
+        component.start()
+    try:
+        yield
+    finally:
+        for component in reversed(gateway.components):
+            await anyio.to_thread.run_sync(component.stop)
+        gateway.queue.close()
+        gateway.database.close()

@@ -1,0 +1,273 @@
+"""What surrounds every request."""
+
+import threading
+
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import event, exc
+from sqlalchemy.orm import Session
+from starlette.testclient import TestClient
+
+from app.core.database import Database, after_commit
+from app.core.errors import Forbidden
+from app.core.ids import new_id
+from app.core.queue import InMemoryQueue, send_tuning
+from app.core.settings import AuthSettings, LimitSettings, ServerSettings, Settings
+from app.core.tables import Project
+from app.http.gateway import GatewayDep, SessionDep
+from app.main import create_app
+from models.errors import StorageFull
+from tests.integration.problems import assert_problem
+
+
+@pytest.fixture
+def limits() -> LimitSettings:
+    return LimitSettings(body_bytes=1000)
+
+
+def test_unknown_address(client: TestClient) -> None:
+    assert_problem(client.get("/v1/nowhere"), 404, "not-found", names="/v1/nowhere")
+
+
+def test_wrong_method(client: TestClient) -> None:
+    response = client.put("/livez")
+    assert_problem(response, 405, "method-not-allowed", names=("/livez", "PUT"))
+    assert response.headers["allow"] == "GET"
+
+
+def test_validation_names_the_field_and_the_value(client: TestClient) -> None:
+    response = client.get("/v1/keys", params={"limit": 0})
+    assert_problem(response, 422, "bad-input", names=("limit", "'0'"), field="limit")
+
+
+def test_validation_lists_every_field(client: TestClient) -> None:
+    problem = assert_problem(client.post("/v1/keys", json={"role": "king"}), 422, "bad-input")
+    assert {entry["field"] for entry in problem["errors"]} == {"name", "role"}
+
+
+def test_broken_json(client: TestClient) -> None:
+    response = client.post("/v1/keys", content=b"{", headers={"content-type": "application/json"})
+    assert_problem(response, 422, "bad-input", names="not JSON", field="body")
+
+
+def test_bad_cursor(client: TestClient) -> None:
+    response = client.get("/v1/keys", params={"cursor": "x*"})
+    assert_problem(response, 400, "bad-request", names="x*", field="cursor")
+
+
+def test_body_over_the_limit_by_length(client: TestClient) -> None:
+    response = client.post("/v1/keys", content=b"x" * 1001)
+    assert_problem(response, 413, "too-large", names=("1001", "1000"), field="body")
+
+
+def test_body_over_the_limit_without_a_length(client: TestClient) -> None:
+    response = client.post(
+        "/v1/keys",
+        content=(b"x" * 300 for _ in range(4)),
+        headers={"content-type": "application/json"},
+    )
+    assert_problem(response, 413, "too-large", names="1000", field="body")
+
+
+def test_nonsense_length(client: TestClient) -> None:
+    response = client.post("/v1/keys", content=b"x", headers={"content-length": "-1"})
+    assert_problem(response, 400, "bad-request", names="-1", field="Content-Length")
+
+
+def test_unforeseen_error_shows_no_stack_trace(app: FastAPI, client: TestClient) -> None:
+    @app.get("/boom")
+    def boom() -> None:
+        raise RuntimeError("the secret inside")
+
+    response = client.get("/boom")
+    assert_problem(response, 500, "internal")
+    assert "secret" not in response.text
+    assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_full_disk(app: FastAPI, client: TestClient) -> None:
+    @app.get("/full")
+    def full() -> None:
+        raise StorageFull("The disk is full.", fix="Free space.")
+
+    @app.get("/spool")
+    def spool() -> None:
+        raise OSError(28, "No space left on device")
+
+    assert_problem(client.get("/full"), 507, "storage-full")
+    assert_problem(client.get("/spool"), 507, "storage-full")
+
+
+def test_commit_happens_before_the_answer(
+    app: FastAPI, client: TestClient, database: Database, queue: InMemoryQueue
+) -> None:
+    """A commit that fails is a 500, not a 200 that was already sent; and no message goes out."""
+    tuning = new_id()
+
+    @app.post("/fails")
+    def fails(session: SessionDep, gateway: GatewayDep) -> None:
+        session.add(Project(name="kept?", name_key="kept?", view={}))
+        send_tuning(session, gateway.queue, tuning)
+        event.listen(session, "before_commit", _refuse)
+
+    def _refuse(_: Session) -> None:
+        raise RuntimeError("commit refused")
+
+    assert_problem(client.post("/fails"), 500, "internal")
+    assert queue.sent == []
+    with database.reading() as session:
+        assert session.query(Project).count() == 0
+
+
+def test_messages_follow_the_commit(
+    app: FastAPI, client: TestClient, database: Database, queue: InMemoryQueue
+) -> None:
+    seen: list[int] = []
+
+    @app.post("/sends")
+    def sends(session: SessionDep, gateway: GatewayDep) -> None:
+        session.add(Project(name="new", name_key="new", view={}))
+        send_tuning(session, gateway.queue, new_id())
+        after_commit(session, lambda: seen.append(_projects(database)))
+        session.flush()
+        with database.reading():
+            seen.append(_projects(database))
+
+    assert client.post("/sends").status_code == 200
+    assert seen == [0, 1]
+    assert [name for name, _ in queue.sent] == ["shotline.tune"]
+
+
+def test_a_message_that_cannot_be_sent_does_not_undo_the_commit(
+    app: FastAPI, client: TestClient, database: Database, queue: InMemoryQueue
+) -> None:
+    queue.error = ConnectionError("no Redis")
+
+    @app.post("/sends")
+    def sends(session: SessionDep, gateway: GatewayDep) -> None:
+        session.add(Project(name="new", name_key="new", view={}))
+        send_tuning(session, gateway.queue, new_id())
+
+    assert client.post("/sends").status_code == 200
+    assert _projects(database) == 1
+
+
+def _projects(database: Database) -> int:
+    with database.reading() as session:
+        return session.query(Project).count()
+
+
+def test_lost_database_is_503(app: FastAPI, client: TestClient) -> None:
+    @app.get("/lost")
+    def lost(session: SessionDep) -> None:
+        raise exc.OperationalError("SELECT 1", {}, Exception("connection refused"))
+
+    response = client.get("/lost")
+    assert_problem(response, 503, "unavailable")
+    assert int(response.headers["retry-after"]) >= 1
+
+
+def test_a_locked_sqlite_is_503(
+    app: FastAPI, client: TestClient, database: Database, database_kind: str
+) -> None:
+    if database_kind != "sqlite":
+        pytest.skip("PostgreSQL has no lock on the whole database")
+    with database.unit_of_work() as session:
+        session.add(Project(name="a", name_key="a", view={}))
+        session.flush()
+        response = client.post("/v1/keys", json={"name": "x", "role": "viewer"})
+    assert_problem(response, 503, "unavailable")
+
+
+def test_reading_does_not_wait_for_a_writer(client: TestClient, database: Database) -> None:
+    with database.unit_of_work() as session:
+        session.add(Project(name="a", name_key="a", view={}))
+        session.flush()
+        assert client.get("/v1/keys").status_code == 200
+
+
+def test_a_reading_session_cannot_write(database: Database) -> None:
+    with database.reading() as session:
+        session.add(Project(name="a", name_key="a", view={}))
+        with pytest.raises(exc.DBAPIError):
+            session.flush()
+
+
+def test_request_ids(client: TestClient) -> None:
+    assert client.get("/livez").headers["x-request-id"]
+    echoed = client.get("/livez", headers={"x-request-id": "line-3.42"})
+    assert echoed.headers["x-request-id"] == "line-3.42"
+    replaced = client.get("/livez", headers={"x-request-id": "a b\tc"})
+    assert replaced.headers["x-request-id"] != "a b\tc"
+
+
+def test_every_answer_has_safe_headers(client: TestClient) -> None:
+    for path in ("/livez", "/v1/keys", "/v1/nowhere"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        assert "default-src 'none'" in headers["content-security-policy"]
+
+
+def test_health(client: TestClient, queue: InMemoryQueue) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+    ready = client.get("/readyz")
+    assert ready.status_code == 200
+    assert ready.json()["status"] == "ready"
+    assert ready.json()["parts"]["database"] == "ok"
+    queue.error = ConnectionError("no Redis")
+    degraded = client.get("/readyz")
+    assert degraded.status_code == 200
+    assert degraded.json()["status"] == "degraded"
+    assert degraded.json()["parts"]["queue"] == "failed"
+
+
+def test_not_ready_where_storage_cannot_be_written(client: TestClient, settings: Settings) -> None:
+    settings.blob_folder.parent.mkdir(parents=True, exist_ok=True)
+    shield = settings.blob_folder
+    if shield.exists():
+        for path in sorted(shield.rglob("*"), reverse=True):
+            path.rmdir() if path.is_dir() else path.unlink()
+        shield.rmdir()
+    shield.write_text("a file where a folder should be")
+    response = client.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["parts"]["storage"] == "failed"
+
+
+def test_metrics_name_routes_not_ids(client: TestClient) -> None:
+    client.delete(f"/v1/keys/{new_id()}")
+    text = client.get("/metrics").text
+    assert 'route="/v1/keys/{key}",status="404"' in text
+    assert "shotline_disk_free_bytes" in text
+
+
+def test_authentication_off_only_on_loopback(settings: Settings) -> None:
+    off = AuthSettings(auth="off")
+    open_to_all = ServerSettings(home=settings.home, host="0.0.0.0")
+    with pytest.raises(Forbidden, match=r"0\.0\.0\.0"):
+        create_app(settings.model_copy(update={"auth": off, "server": open_to_all}))
+
+
+def test_authentication_off(settings: Settings, database: Database, queue: InMemoryQueue) -> None:
+    off = settings.model_copy(update={"auth": AuthSettings(auth="off")})
+    with TestClient(create_app(off, database=database, queue=queue)) as client:
+        assert client.get("/v1/keys/current").json()["role"] == "admin"
+
+
+def test_openapi_is_complete(app: FastAPI) -> None:
+    document = app.openapi()
+    assert document == app.openapi()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert operation.get("summary"), (method, path)
+            assert operation.get("tags"), (method, path)
+            assert "default" in operation["responses"], (method, path)
+            if path.startswith("/v1"):
+                assert operation["security"], (method, path)
+    assert "HTTPValidationError" not in str(document)
+
+
+def test_no_thread_outlives_the_gateway(settings: Settings, queue: InMemoryQueue) -> None:
+    with TestClient(create_app(settings, queue=queue)):
+        assert any(thread.name == "keys" for thread in threading.enumerate())
+    assert not any(thread.name == "keys" for thread in threading.enumerate())
