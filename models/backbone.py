@@ -19,7 +19,9 @@ from models.errors import BackboneUnavailable
 from models.imaging import Interpolation
 from models.text_encoder import TextEncoder
 
-STARTER = f"local-dir:{Path(__file__).parent / 'starter'}"
+# The backbone that ships with Shotline, under a name that means the same on every machine.
+STARTER = "starter"
+STARTER_FOLDER = Path(__file__).parent / "starter"
 CONFIG_NAME = "open_clip_config.json"
 
 # The convolutions choose their kernels by batch size, and so their rounding: every batch is filled
@@ -44,7 +46,7 @@ class PixelSpec(NamedTuple):
 class BackboneSource:
     """Where a backbone comes from.
 
-    Four forms are read: ``local-dir:FOLDER`` (open_clip's own), ``hf-hub:ORG/NAME``,
+    Five forms are read: ``starter``, ``local-dir:FOLDER`` (open_clip's own), ``hf-hub:ORG/NAME``,
     ``ARCHITECTURE/TAG`` and ``ARCHITECTURE@CHECKPOINT_FILE``.
     """
 
@@ -55,18 +57,20 @@ class BackboneSource:
 
     @classmethod
     def parse(cls, text: str) -> "BackboneSource":
-        """Read one of the four forms.
+        """Read one of the five forms.
 
         Raises:
             BackboneUnavailable: another form, or an architecture or tag that open_clip does not
             know.
         """
+        if text == STARTER:
+            return cls(f"local-dir:{STARTER_FOLDER}")
         if text.startswith(("local-dir:", "hf-hub:")):
             return cls(text)
         match = re.fullmatch(r"(?P<name>[^/@]+)(?:/(?P<tag>[^/@]+)|@(?P<file>.+))", text)
         if match is None:
             raise BackboneUnavailable(
-                f"The backbone {text!r} is none of local-dir:FOLDER, hf-hub:ORG/NAME,"
+                f"The backbone {text!r} is none of starter, local-dir:FOLDER, hf-hub:ORG/NAME,"
                 " ARCHITECTURE/TAG and ARCHITECTURE@CHECKPOINT_FILE.",
                 fix="Write it in one of these forms, for example ViT-B-32/laion2b_s34b_b79k.",
                 field="backbone",

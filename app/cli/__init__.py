@@ -1,0 +1,1 @@
+"""The `shotline` command. Nothing here imports torch before it is needed."""

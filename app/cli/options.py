@@ -1,0 +1,125 @@
+"""Options that several commands share, and what is made of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from models.errors import BadRecipe, BadView, ShotlineError
+
+if TYPE_CHECKING:
+    from models.backbone import Backbone
+    from models.imaging import View
+    from models.recipe import Recipe
+
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        "--backbone",
+        help="starter, local-dir:FOLDER, hf-hub:ORG/NAME, ARCHITECTURE/TAG or ARCHITECTURE@FILE.",
+    ),
+]
+DeviceOption = Annotated[
+    Literal["auto", "cpu", "cuda"], typer.Option("--device", help="Where to compute.")
+]
+PrecisionOption = Annotated[
+    Literal["auto", "fp32", "bf16", "fp16"],
+    typer.Option("--precision", help="The image encoder's arithmetic."),
+]
+OnlineOption = Annotated[
+    bool, typer.Option("--online", help="Allow the backbone's weights to be downloaded.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+def load(
+    source: str | None,
+    device: Literal["auto", "cpu", "cuda"],
+    precision: Literal["auto", "fp32", "bf16", "fp16"],
+    *,
+    online: bool,
+) -> "Backbone":
+    """Load a backbone, the starter where none is named."""
+    from models.backbone import STARTER, load_backbone
+
+    return load_backbone(source or STARTER, device=device, precision=precision, offline=not online)
+
+
+def read_recipe(settings: Sequence[str]) -> "Recipe":
+    """Read `name=value` settings over the default recipe.
+
+    Raises:
+        BadRecipe: not of that form, an unknown name, or a value out of range.
+    """
+    import json
+
+    from models.recipe import Recipe
+
+    values: dict[str, Any] = {}
+    for name, text in split_pairs(settings, BadRecipe, "--set steps=100"):
+        try:
+            values[name] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name] = text
+    return Recipe.read(values)
+
+
+def read_view(roi: str | None, resize: Literal["fit", "crop", "stretch"]) -> "View":
+    """Read a region of interest such as `0.1,0.1,0.9,0.9`.
+
+    Raises:
+        BadView: not four numbers, or not a region within the image.
+    """
+    from models.imaging import View
+
+    if roi is None:
+        return View(resize=resize)
+    try:
+        left, top, right, bottom = (float(part) for part in roi.split(","))
+    except ValueError as error:
+        raise BadView(
+            f"The region of interest {roi!r} is not four numbers with commas between them.",
+            fix="Write left,top,right,bottom as fractions, such as 0.1,0.1,0.9,0.9.",
+            field="roi",
+        ) from error
+    return View(roi=(left, top, right, bottom), resize=resize)
+
+
+def split_pairs(
+    pairs: Sequence[str], error: type[ShotlineError], example: str
+) -> list[tuple[str, str]]:
+    """Split `name=value` pairs.
+
+    Raises:
+        ShotlineError: of the type `error`, for a pair without an equals sign.
+    """
+    result = []
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise error(f"{pair!r} is not of the form NAME=VALUE.", fix=f"Write it as {example}.")
+        result.append((name, value))
+    return result
+
+
+def check_output(path: Path, *, force: bool) -> None:
+    """Refuse a place that the result could not be written to, before any work is done.
+
+    Raises:
+        BadInput: the folder does not exist, or the file does and may not be replaced.
+    """
+    from models.errors import BadInput
+
+    if not path.parent.is_dir():
+        raise BadInput(
+            f"The folder {path.parent} of the output {path.name} does not exist.",
+            fix="Create it, or choose another place.",
+            field="out",
+        )
+    if path.exists() and not force:
+        raise BadInput(
+            f"The file {path} exists.",
+            fix="Choose another name, or replace it with --force.",
+            field="out",
+        )

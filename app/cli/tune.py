@@ -1,0 +1,205 @@
+"""`shotline tune`: a folder of labelled photographs in, a tuned model out. No service is needed."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+from rich.progress import Progress, TaskID
+
+from app.cli.console import err, out, progress_bar
+from app.cli.options import (
+    BackboneOption,
+    DeviceOption,
+    JsonOption,
+    OnlineOption,
+    PrecisionOption,
+    check_output,
+    load,
+    read_recipe,
+    read_view,
+    split_pairs,
+)
+from models.errors import BadDataset
+
+if TYPE_CHECKING:
+    from models.artifact import Artifact
+    from models.checkpoint import Checkpoint
+    from models.dataset import Dataset, LabelledImage
+    from models.tuning import TuningProgress
+
+_CHECKPOINT_SECONDS = 5.0
+_PHASES = {
+    "features": "Encoding images",
+    "tune": "Tuning prompts",
+    "evaluate": "Cross-validating",
+}
+
+
+def tune(
+    folder: Annotated[Path, typer.Argument(help="One sub-folder of photographs per class.")],
+    out_file: Annotated[Path, typer.Option("--out", help="Where to write the tuned model.")],
+    shots: Annotated[
+        int | None,
+        typer.Option(min=1, help="Tune on so many images of each class; test on all others."),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw, the prompts and the folds.")] = 1,
+    ok: Annotated[
+        list[str] | None, typer.Option(help="A class of good parts, beside ok, good, normal …")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="CLASS=TEXT: what the text encoder reads for a class.")
+    ] = None,
+    groups: Annotated[
+        Path | None, typer.Option(help="A line per image: path, tab, part. Keeps parts together.")
+    ] = None,
+    roi: Annotated[
+        str | None, typer.Option(help="Region of interest: left,top,right,bottom as fractions.")
+    ] = None,
+    resize: Annotated[
+        Literal["fit", "crop", "stretch"], typer.Option(help="How an image becomes square.")
+    ] = "fit",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="NAME=VALUE: a hyperparameter.")
+    ] = None,
+    backbone: BackboneOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    online: OnlineOption = False,
+    features: Annotated[
+        Path | None, typer.Option(help="The feature store [default: the user's cache folder].")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Go on from here if it exists, and save here on the way.")
+    ] = None,
+    report: Annotated[Path | None, typer.Option(help="Write the report as an HTML page.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tune prompts on a folder of labelled photographs; print the accuracy on what was not used."""
+    for target in (out_file, report):
+        if target is not None:
+            check_output(target, force=force)
+    recipe, view = read_recipe(settings or []), read_view(roi, resize)
+    images = _read(folder, ok or [], prompt or [], groups)
+
+    from models.artifact import write_artifact
+    from models.dataset import check_images
+    from models.features import FolderFeatureStore
+    from models.tuning import Tuning
+
+    labelled = _split(images, shots, seed)
+    check_images(images.classes, labelled)
+    with err.status("Loading the backbone …"):
+        loaded = load(backbone, device, precision, online=online)
+    with progress_bar() as bar:
+        tuning = Tuning(
+            images.classes,
+            labelled,
+            loaded,
+            recipe,
+            seed=seed,
+            view=view,
+            store=FolderFeatureStore(features or _default_store()),
+            observer=_Observer(bar, checkpoint),
+            checkpoint=_load_checkpoint(checkpoint),
+        )
+        artifact = tuning.run()
+    write_artifact(artifact, out_file)
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    if report is not None:
+        _write_report(artifact, report)
+    _print(artifact, out_file, report, as_json=as_json)
+
+
+def _read(folder: Path, ok: list[str], prompt: list[str], groups: Path | None) -> "Dataset":
+    from models.dataset import read_folder, read_groups
+
+    prompts = dict(split_pairs(prompt, BadDataset, '--prompt "pit=a small pit in steel"'))
+    members = read_groups(groups) if groups else None
+    with progress_bar() as bar:
+        task = bar.add_task("Reading images", total=None, note="")
+        return read_folder(
+            folder,
+            ok_names=ok,
+            prompt_names=prompts,
+            groups=members,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def _split(dataset: "Dataset", shots: int | None, seed: int) -> "list[LabelledImage]":
+    """Without `shots` every image is for training; else those that are not drawn are held out."""
+    from models.evaluation.splits import draw_shots
+
+    if shots is None:
+        return dataset.images
+    labels = [image.label for image in dataset.images]
+    groups = [image.group for image in dataset.images]
+    drawn, left = draw_shots(labels, groups, shots, seed)
+    return dataset.subset(drawn, "train") + dataset.subset(left, "holdout")
+
+
+def _default_store() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("shotline") / "features"
+
+
+def _load_checkpoint(path: Path | None) -> "Checkpoint | None":
+    from models.checkpoint import Checkpoint
+
+    if path is None or not path.exists():
+        return None
+    return Checkpoint.from_bytes(path.read_bytes())
+
+
+class _Observer:
+    """Shows progress bars and saves checkpoints."""
+
+    def __init__(self, bar: Progress, checkpoint: Path | None) -> None:
+        self._bar, self._checkpoint = bar, checkpoint
+        self._tasks: dict[str, TaskID] = {}
+        self._saved = time.monotonic()
+
+    def on_progress(self, progress: "TuningProgress") -> None:
+        """Move the bar of the phase."""
+        if progress.phase not in self._tasks:
+            self._tasks[progress.phase] = self._bar.add_task(_PHASES[progress.phase], note="")
+        note = "" if progress.record is None else f"loss {progress.record.loss:.3f}"
+        task = self._tasks[progress.phase]
+        self._bar.update(task, completed=progress.done, total=progress.total, note=note)
+
+    def on_checkpoint(self, checkpoint: "Checkpoint") -> None:
+        """Save it every few seconds."""
+        from models.files import write_atomic
+
+        if self._checkpoint and time.monotonic() - self._saved >= _CHECKPOINT_SECONDS:
+            write_atomic(self._checkpoint, checkpoint.to_bytes())
+            self._saved = time.monotonic()
+
+
+def _write_report(artifact: "Artifact", path: Path) -> None:
+    from models.files import write_atomic
+    from models.report import ReportData, render_report
+
+    write_atomic(path, render_report(ReportData.from_artifact(artifact)).encode())
+
+
+def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bool) -> None:
+    from app.cli.tables import collapse_table, evaluation_table, seconds_table
+
+    header = artifact.header
+    if as_json:
+        summary = {"artifact": str(path), "digest": artifact.digest}
+        out.print_json(json.dumps(summary | {"metrics": header.metrics.model_dump(mode="json")}))
+        return
+    metrics = header.metrics
+    out.print(evaluation_table(header.classes, metrics.tuned, metrics.zero_shot))
+    out.print(collapse_table(metrics.collapse_before, metrics.collapse_after, len(header.classes)))
+    out.print(seconds_table(metrics.seconds))
+    out.print(f"Model   {path}\nDigest  {artifact.digest}", highlight=False, soft_wrap=True)
+    if report is not None:
+        out.print(f"Report  {report}", highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Measurements: each command prints its figures and writes them to `benchmarks/results`."""

@@ -1,0 +1,72 @@
+"""What the benchmarks share: the development images, the results folder, what a run was made with."""
+
+import io
+import json
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.dataset import Dataset, LabelledImage, read_folder
+from models.files import write_atomic
+from models.imaging import decode
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def data_root() -> Path:
+    """Return the folder of development images that `SHOTLINE_DATA` names."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    return Path(os.environ.get("SHOTLINE_DATA", default))
+
+
+def reencoded(folder: Path) -> Dataset:
+    """Read a folder of classes with every image re-encoded alike, as JPEG of quality 95.
+
+    Where one class alone has PNGs, the traces of the format would give that class away.
+    """
+    dataset = read_folder(folder)
+    images = [
+        LabelledImage(f"{i.sha256}-jpeg95", i.label, i.group, i.split, _Reencoder(i), i.name)
+        for i in dataset.images
+    ]
+    return Dataset(dataset.classes, images)
+
+
+class _Reencoder:
+    def __init__(self, image: LabelledImage) -> None:
+        self._image = image
+
+    def __call__(self) -> bytes:
+        buffer = io.BytesIO()
+        decode(self._image.read()).save(buffer, "JPEG", quality=95)
+        return buffer.getvalue()
+
+
+def meta() -> dict[str, Any]:
+    """Return what a result was made with."""
+    packages = ("shotline", "torch", "open_clip_torch", "scikit-learn", "pillow")
+    return {
+        "command": shlex.join(["python", "-m", _module(), *sys.argv[1:]]),
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "machine": {"processor": platform.machine(), "cores": os.cpu_count()},
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": {name: version(name) for name in packages},
+    }
+
+
+def _module() -> str:
+    return f"benchmarks.{Path(sys.argv[0]).stem}"
+
+
+def write_results(name: str, content: dict[str, Any]) -> Path:
+    """Write `benchmarks/results/NAME.json` with `meta` in front."""
+    path = RESULTS / f"{name}.json"
+    write_atomic(path, (json.dumps({"meta": meta()} | content, indent=2) + "\n").encode())
+    return path

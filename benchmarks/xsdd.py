@@ -1,0 +1,121 @@
+"""Strip-steel surface defects, 16 shots: tuned prompts beside the baselines on the images left over.
+
+Run with `python -m benchmarks.xsdd`; about three minutes on two cores, most of it encoding once.
+"""
+
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.common import data_root, reencoded, write_results
+from models.backbone import STARTER, load_backbone
+from models.baselines.linear_probe import linear_probe
+from models.baselines.nearest_class_mean import nearest_class_mean
+from models.dataset import Dataset
+from models.evaluation.metrics import evaluate
+from models.evaluation.splits import draw_shots
+from models.features import FolderFeatureStore, MemoryFeatureStore, image_features
+from models.imaging import View
+from models.recipe import Recipe
+from models.tuning import Tuning
+
+METHODS = {
+    "zero_shot": "zero-shot",
+    "nearest_class_mean": "nearest class mean",
+    "linear_probe": "linear probe",
+    "tuned": "tuned prompts",
+}
+
+
+def main(
+    shots: Annotated[int, typer.Option(help="Training images per class.")] = 16,
+    seeds: Annotated[str, typer.Option(help="Seeds of the draw and of the tuning.")] = "1,2,3",
+    backbone: Annotated[str, typer.Option(help="As in `shotline tune`.")] = STARTER,
+    store: Annotated[Path | None, typer.Option(help="A feature store to use again.")] = None,
+) -> None:
+    """Print macro accuracies and write `benchmarks/results/xsdd.json`."""
+    dataset = reencoded(data_root() / "xsdd")
+    loaded = load_backbone(backbone)
+    features = FolderFeatureStore(store) if store else MemoryFeatureStore()
+    with Console(stderr=True).status(f"Encoding {len(dataset.images)} images …"):
+        image_features(dataset.images, loaded, View(), features)
+    rows = []
+    for seed in track([int(part) for part in seeds.split(",")], "Tuning"):
+        train, test = _draw(dataset, shots, seed)
+        tuning = Tuning(
+            dataset.classes,
+            dataset.subset(train, "train") + dataset.subset(test, "holdout"),
+            loaded,
+            Recipe(),
+            seed=seed,
+            view=View(),
+            store=features,
+        )
+        metrics = tuning.run().header.metrics
+        x = image_features(dataset.images, loaded, View(), features)
+        rows.append(
+            {
+                "seed": seed,
+                "n_train": len(train),
+                "n_test": len(test),
+                "zero_shot": metrics.zero_shot.macro.value,
+                **_baselines(x, dataset, train, test),
+                "tuned": metrics.tuned.macro.value,
+                "seconds": metrics.seconds,
+            }
+        )
+    summary = {name: mean(row[name] for row in rows) for name in METHODS}
+    _print(rows, summary)
+    path = write_results(
+        "xsdd",
+        {
+            "dataset": "xsdd, every image re-encoded as JPEG 95",
+            "backbone": {"source": backbone, "digest": loaded.digest},
+            "recipe": Recipe().model_dump(),
+            "shots": shots,
+            "macro": rows,
+            "mean_macro": summary,
+        },
+    )
+    Console().print(f"Written to {path.relative_to(Path.cwd())}")
+
+
+def _draw(dataset: Dataset, shots: int, seed: int) -> tuple[list[int], list[int]]:
+    labels = [image.label for image in dataset.images]
+    return draw_shots(labels, [image.group for image in dataset.images], shots, seed)
+
+
+def _baselines(
+    x: torch.Tensor, dataset: Dataset, train: list[int], test: list[int]
+) -> dict[str, float]:
+    y = torch.tensor([image.label for image in dataset.images])
+    means = nearest_class_mean(x[train], y[train], len(dataset.classes))
+    predictions = {
+        "nearest_class_mean": (x[test] @ means.T).softmax(dim=1),
+        "linear_probe": linear_probe(x[train], y[train], x[test]),
+    }
+    return {
+        name: evaluate(probabilities.float(), y[test], "holdout").macro.value
+        for name, probabilities in predictions.items()
+    }
+
+
+def _print(rows: list[dict[str, float]], summary: dict[str, float]) -> None:
+    table = Table("Method", *[f"seed {row['seed']}" for row in rows], "mean", "std")
+    for name, title in METHODS.items():
+        values = [row[name] for row in rows]
+        spread = stdev(values) if len(values) > 1 else 0.0
+        cells = [f"{value:.3f}" for value in [*values, summary[name], spread]]
+        table.add_row(title, *cells)
+    table.title = "xsdd, macro accuracy on the images left over"
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
