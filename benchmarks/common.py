@@ -1,4 +1,4 @@
-"""What the benchmarks share: the development images, the results folder, what a run was made with."""
+"""What the benchmarks share: development images, results, and what a run was made with."""
 
 import io
 import json

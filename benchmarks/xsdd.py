@@ -1,4 +1,4 @@
-"""Strip-steel surface defects, 16 shots: tuned prompts beside the baselines on the images left over.
+"""Strip-steel surface defects, 16 shots: tuned prompts beside baselines on the images left over.
 
 Run with `python -m benchmarks.xsdd`; about three minutes on two cores, most of it encoding once.
 """

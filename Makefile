@@ -1,0 +1,61 @@
+# Every target sets up what it needs, in a virtual environment of its own.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
+SET ?= textile
+
+.PHONY: demo test lint format bench docs starter clean
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@test -d $(VENV) || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing Shotline with PyTorch; the first time takes some minutes"
+	@$(PIP) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@echo "Installing what the tests need"
+	@$(PIP) --editable '.[demo,dev,postgres]'
+	@touch $@
+
+$(VENV)/.elpv: $(VENV)/.base
+	@$(PIP) --editable '.[demo,demo-elpv]'
+	@touch $@
+
+$(VENV)/.starter: $(VENV)/.base
+	@$(PIP) --editable '.[starter]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.base
+	@$(PIP) --editable '.[docs]'
+	@touch $@
+
+demo: $(VENV)/.base $(if $(filter elpv,$(SET)),$(VENV)/.elpv)  ## Tune on real photographs, decide on others, show both
+	@$(BIN)/python -m examples.demo --set $(SET) $(if $(KEEP),--keep)
+
+test: lint  ## Everything that CI runs
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+lint: $(VENV)/.dev  ## Format, style, types, architecture, dependencies
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/deptry .
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev  ## Measurements that take minutes; writes benchmarks/results
+	$(BIN)/python -m benchmarks.starter
+	$(BIN)/python -m benchmarks.xsdd
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs
+
+starter: $(VENV)/.starter  ## Build the starter backbone anew, into build/starter
+	$(BIN)/python -m models.starter.build --out build/starter
+
+clean:
+	rm -rf build $(VENV)

@@ -1,0 +1,278 @@
+"""The core's commands as a person runs them: real photographs on the disk, the real starter."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from app.cli.main import app
+from models.checkpoint import Checkpoint, RunCheckpoint
+
+Run = Callable[..., Result]
+
+FAST = ["--set", "steps=4", "--set", "warmup_steps=1", "--set", "folds=2"]
+COLOURS = {"good": (190, 70, 70), "scratch": (70, 70, 190)}
+
+
+def write_image(path: Path, seed: int, colour: tuple[int, int, int]) -> Path:
+    noise = np.random.default_rng(seed).integers(-40, 40, (48, 48, 3))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    PIL.Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
+    return path
+
+
+def write_classes(root: Path, *names: str, n: int = 4) -> Path:
+    for index, name in enumerate(names):
+        colour = COLOURS.get(name, (60 * index + 40,) * 3)
+        for number in range(n):
+            write_image(root / name / f"{number}.png", 100 * index + number, colour)
+    return root
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    def invoke(*args: object) -> Result:
+        return CliRunner().invoke(app, [str(arg) for arg in args])
+
+    return invoke
+
+
+@pytest.fixture
+def tune(run: Run, tmp_path: Path) -> Run:
+    def invoke(folder: Path, *args: object) -> Result:
+        store = ["--features", tmp_path / "features"]
+        return run("tune", folder, "--out", tmp_path / "model.safetensors", *store, *FAST, *args)
+
+    return invoke
+
+
+def refused(result: Result, *parts: str) -> None:
+    """The error names each of `parts`, there is a fix, and the exit code is 2."""
+    assert result.exit_code == 2, result.output
+    assert "Error:" in result.stderr
+    assert "Fix:" in result.stderr
+    text = " ".join(result.stderr.split())
+    for part in parts:
+        assert part in text
+
+
+def leftovers(folder: Path) -> list[str]:
+    """Name the files that a refused tuning left behind, photographs apart."""
+    return [
+        path.name
+        for path in folder.iterdir()
+        if path.name not in {"photographs", "features"} and not path.name.endswith(".tsv")
+    ]
+
+
+def test_help_is_quick_because_torch_is_not_imported() -> None:
+    code = "import sys, app.cli.main; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_tunes_then_inspects_then_decides(tune: Run, run: Run, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=9)
+    tuned = tune(folder, "--shots", 4, "--seed", 3, "--set", "steps=20")
+    assert tuned.exit_code == 0, tuned.output
+    assert "holdout" in tuned.stdout
+    model = tmp_path / "model.safetensors"
+
+    inspected = json.loads(run("inspect", model, "--json").stdout)
+    assert [spec["name"] for spec in inspected["classes"]] == ["good", "scratch"]
+    assert [spec["role"] for spec in inspected["classes"]] == ["ok", "ng"]
+    assert inspected["n_train"] == [4, 4]
+    assert inspected["metrics"]["tuned"]["n_images"] == 10
+    assert inspected["digest"][:19] in run("inspect", model).stdout
+
+    new = write_image(tmp_path / "new.png", 999, COLOURS["scratch"])
+    (answer,) = json.loads(run("predict", model, new, "--json").stdout)
+    assert answer["decision"] == "ng"
+    assert answer["label"] == "scratch"
+    assert "scratch" in run("predict", model, tmp_path / "new.png").stdout
+
+
+def test_the_same_seed_gives_the_same_digest(tune: Run, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch")
+    digests = [
+        json.loads(tune(folder, "--json", "--force", "--seed", seed).stdout)["digest"]
+        for seed in (1, 1, 2)
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_emoji_and_japanese_names_are_read_and_shown(tune: Run, run: Run, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "良品", "傷 🔧")
+    result = tune(
+        folder, "--ok", "良品", "--prompt", "良品=a good part", "--prompt", "傷 🔧=a scratch"
+    )
+    assert result.exit_code == 0, result.output
+    inspected = json.loads(run("inspect", tmp_path / "model.safetensors", "--json").stdout)
+    assert {spec["name"]: spec["role"] for spec in inspected["classes"]} == {
+        "傷 🔧": "ng",
+        "良品": "ok",
+    }
+    image = folder / "良品" / "0.png"
+    assert "良品" in run("predict", tmp_path / "model.safetensors", image).stdout
+
+
+def test_a_report_is_one_page(tune: Run, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch")
+    assert tune(folder, "--report", tmp_path / "report.html").exit_code == 0
+    page = (tmp_path / "report.html").read_text()
+    assert page.startswith("<!doctype html>")
+    assert "scratch" in page
+
+
+def test_a_killed_tuning_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
+    """SIGKILL after the first checkpoint; the second start ends as one that was never killed."""
+    folder = write_classes(tmp_path / "photographs", "good", "scratch")
+    program = [sys.executable, "-m", "app.cli.main", "tune", str(folder), "--json"]
+    program += ["--features", str(tmp_path / "features"), "--set", "steps=400", "--set", "folds=2"]
+    checkpoint = tmp_path / "checkpoint"
+
+    def arguments(name: str) -> list[str]:
+        return [*program, "--out", str(tmp_path / name)]
+
+    whole = subprocess.run(arguments("whole"), check=True, capture_output=True)
+    with subprocess.Popen(
+        [*arguments("resumed"), "--checkpoint", str(checkpoint)], stdout=subprocess.DEVNULL
+    ) as child:
+        while not checkpoint.exists():
+            assert child.poll() is None, "it ended before its first checkpoint"
+        child.kill()
+    assert not (tmp_path / "resumed").exists()
+    resumed = subprocess.run(
+        [*arguments("resumed"), "--checkpoint", str(checkpoint)], check=True, capture_output=True
+    )
+    assert json.loads(resumed.stdout)["digest"] == json.loads(whole.stdout)["digest"]
+    assert not checkpoint.exists()
+
+
+class TestBadInput:
+    """An error that names the value at fault and the fix, exit code 2, nothing half-written."""
+
+    @pytest.fixture(autouse=True)
+    def _nothing_half_written(self, tmp_path: Path) -> object:
+        yield
+        assert leftovers(tmp_path) == []
+
+    def test_no_folder(self, tune: Run, tmp_path: Path) -> None:
+        refused(tune(tmp_path / "photographs"), "photographs is not a folder")
+
+    def test_an_empty_folder(self, tune: Run, tmp_path: Path) -> None:
+        (tmp_path / "photographs").mkdir()
+        refused(tune(tmp_path / "photographs"), "photographs has no sub-folders")
+
+    def test_one_class(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good")
+        refused(tune(folder), "at least 2 classes; found 1 ('good')")
+
+    def test_a_class_without_images(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        (folder / "stain").mkdir()
+        refused(tune(folder), "'stain' has no images")
+
+    def test_a_class_with_one_image(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good")
+        write_classes(folder, "scratch", n=1)
+        refused(tune(folder), "'scratch' has 1 training image(s)")
+
+    def test_names_that_are_the_same_after_normalisation(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "Deep_Scratch", "deep scratch")
+        refused(tune(folder), "'Deep_Scratch' and 'deep scratch'")
+
+    def test_the_same_image_under_two_labels(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        (folder / "scratch" / "copy.png").write_bytes((folder / "good" / "0.png").read_bytes())
+        refused(tune(folder), "'good' (good/0.png) and 'scratch' (scratch/copy.png)")
+
+    @pytest.mark.parametrize(
+        ("name", "content", "problem"),
+        [
+            ("notes.txt", b"three parts are dirty", "not an image"),
+            ("empty.jpg", b"", "0 bytes"),
+        ],
+    )
+    def test_a_file_that_is_no_image(
+        self, tune: Run, tmp_path: Path, name: str, content: bytes, problem: str
+    ) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        (folder / "good" / name).write_bytes(content)
+        refused(tune(folder), name, problem)
+
+    def test_a_truncated_jpeg(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        whole = write_image(folder / "good" / "cut.jpg", 7, COLOURS["good"])
+        whole.write_bytes(whole.read_bytes()[:-200])
+        refused(tune(folder), "cut.jpg", "truncated")
+
+    def test_a_png_bomb(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        PIL.Image.new("1", (10_000, 10_000)).save(folder / "good" / "bomb.png")
+        refused(tune(folder), "bomb.png", "100 megapixels", "at most 50")
+
+    def test_a_recipe_that_does_not_exist(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        refused(tune(folder, "--set", "stepps=3"), "stepps")
+        refused(tune(folder, "--set", "lr=-1"), "lr is -1")
+
+    def test_an_unknown_backbone(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        refused(tune(folder, "--backbone", "ViT-B-33/openai"), "ViT-B-33")
+        refused(tune(folder, "--backbone", "ViT-B-32/openai"), "ViT-B-32/openai", "offline")
+
+    def test_a_disk_that_fills_during_the_write(
+        self, tune: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+
+        def full(descriptor: int) -> None:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(os, "fsync", full)
+        refused(tune(folder), "disk is full")
+
+
+class TestBadArtifact:
+    """What `predict` and `inspect` say of files that they cannot trust."""
+
+    @pytest.fixture
+    def model(self, tune: Run, tmp_path: Path) -> Path:
+        tune(write_classes(tmp_path / "photographs", "good", "scratch"))
+        return tmp_path / "model.safetensors"
+
+    def test_damaged(self, model: Path, run: Run) -> None:
+        data = bytearray(model.read_bytes())
+        data[-5] ^= 1
+        model.write_bytes(data)
+        refused(run("inspect", model), "damaged")
+        refused(run("predict", model, model), "damaged")
+
+    def test_missing(self, run: Run, tmp_path: Path) -> None:
+        refused(run("inspect", tmp_path / "none"), "none", "cannot be read")
+
+    def test_a_bad_image_among_good_ones(self, model: Path, run: Run, tmp_path: Path) -> None:
+        good = tmp_path / "photographs" / "good" / "0.png"
+        bad = tmp_path / "bad.jpg"
+        bad.write_bytes(b"not a photograph")
+        result = run("predict", model, good, bad, "--json")
+        assert len(json.loads(result.stdout)) == 1
+        refused(result, "bad.jpg", "not an image")
+
+    def test_a_checkpoint_of_another_recipe(self, model: Path, tune: Run, tmp_path: Path) -> None:
+        zero = torch.zeros(1)
+        run = RunCheckpoint("sha256:other", 1, 1, zero, zero, zero.byte(), [])
+        checkpoint = tmp_path / "checkpoint"
+        checkpoint.write_bytes(Checkpoint((run,)).to_bytes())
+        result = tune(tmp_path / "photographs", "--force", "--checkpoint", checkpoint)
+        refused(result, "the recipe, the images, the seed or the backbone differ")
+        assert checkpoint.exists()
