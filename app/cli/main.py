@@ -4,8 +4,13 @@ import typer
 
 from app.cli.console import ShotlineGroup
 from app.cli.inspect import inspect
+from app.cli.keys import keys
 from app.cli.predict import predict
+from app.cli.processes import migrate, serve, worker
 from app.cli.tune import tune
+from app.cli.up import up
+
+_CORE, _SERVICE, _PROCESSES = "On files", "The service", "Single processes, for a supervisor"
 
 app = typer.Typer(
     cls=ShotlineGroup,
@@ -14,11 +19,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Few-shot visual inspection on the factory's own machine.",
 )
-app.command()(tune)
-app.command()(predict)
-app.command()(inspect)
+app.command(rich_help_panel=_CORE)(tune)
+app.command(rich_help_panel=_CORE)(predict)
+app.command(rich_help_panel=_CORE)(inspect)
+app.command(rich_help_panel=_SERVICE)(up)
+app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
+app.command(rich_help_panel=_PROCESSES)(serve)
+app.command(rich_help_panel=_PROCESSES)(worker)
+app.command(rich_help_panel=_PROCESSES)(migrate)
 
 
 def main() -> None:
     """Run the command line."""
     app()
+
+
+if __name__ == "__main__":
+    main()

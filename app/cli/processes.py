@@ -1,0 +1,46 @@
+"""`shotline serve`, `shotline worker`, `shotline migrate`: one process each, for a supervisor."""
+
+import os
+import sys
+
+
+def serve() -> None:
+    """Run the gateway; everything about it is read from SHOTLINE_ variables."""
+    import uvicorn
+
+    from app.core.logging import configure_logging
+    from app.core.settings import Settings
+    from app.main import create_app
+
+    settings = Settings()
+    configure_logging(settings.log)
+    uvicorn.run(
+        create_app(settings),
+        host=settings.server.host,
+        port=settings.server.port,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+    )
+
+
+def worker() -> None:
+    """Run the worker; everything about it is read from SHOTLINE_ variables."""
+    # By name: the gateway's package never imports the worker's.
+    celery = [sys.executable, "-m", "celery", "--app", "worker.celery_app", "worker"]
+    os.execv(sys.executable, celery)  # noqa: S606 - a fixed command
+
+
+def migrate() -> None:
+    """Bring the database to the schema of this version."""
+    from app import migrations
+    from app.cli.console import out
+    from app.core.database import Database
+    from app.core.settings import Settings
+
+    database = Database.of(Settings())
+    try:
+        migrations.upgrade(database)
+        out.print(f"The database is at revision {migrations.current(database)}.", highlight=False)
+    finally:
+        database.close()
