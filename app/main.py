@@ -19,13 +19,17 @@ from app.http.metrics import Metrics
 from app.http.middleware import BodyLimit, RequestContext
 from app.http.openapi import describe
 from app.http.problems import install_problems
+from app.images import routes as images
 from app.keys import routes as keys
 from app.keys.cache import KeyCache
+from app.projects import routes as projects
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     metrics.router,
     keys.router,
+    projects.router,
+    images.router,
 )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple, Protocol
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from sqlalchemy.orm import Session
 
@@ -48,6 +49,8 @@ class Gateway:
     Attributes:
         components: started in order and stopped in reverse by the lifespan.
         checks: what `/readyz` reports.
+        upload_limiter: how many uploads are decoded at once.
+        decode_limiter: how many thumbnails are.
     """
 
     settings: Settings
@@ -58,6 +61,13 @@ class Gateway:
     metrics: Metrics
     components: list[Component] = field(default_factory=list)
     checks: list[HealthCheck] = field(default_factory=list)
+    upload_limiter: CapacityLimiter = field(init=False)
+    decode_limiter: CapacityLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        workers = self.settings.limits.upload_workers
+        self.upload_limiter = CapacityLimiter(workers)
+        self.decode_limiter = CapacityLimiter(workers)
 
 
 def get_gateway(request: Request) -> Gateway:

@@ -1,0 +1,202 @@
+"""Request bodies that may be large: spooled once to a file without a name, parts are slices of it.
+
+Starlette's own form parser keeps every small file in memory and every larger one open; thousands
+of photographs in one upload would exhaust either.
+"""
+
+import mmap
+import tempfile
+from email.message import Message
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import anyio
+from starlette.requests import Request
+
+from app.core.errors import BadRequest
+from app.core.slices import Slice
+from models.errors import storage_errors
+
+_CHUNK = 1 << 20
+_HEADER_BYTES = 16 * 1024
+_MAX_PARTS = 20_000
+
+
+class Part(NamedTuple):
+    """One part of a multipart body; `file_name` is None for a plain field."""
+
+    name: str
+    file_name: str | None
+    content_type: str
+    data: Slice
+
+    def text(self) -> str:
+        """Return a plain field's value.
+
+        Raises:
+            BadRequest: not UTF-8, or far too long for a field.
+        """
+        if self.data.length > _CHUNK:
+            raise BadRequest(
+                f"The field {self.name!r} has {self.data.length} bytes; at most {_CHUNK} are"
+                " allowed.",
+                fix="Send it as a file, with a file name, if it is one.",
+                field=self.name,
+            )
+        try:
+            return self.data.guarded(_CHUNK).read().decode()
+        except UnicodeDecodeError:
+            raise BadRequest(
+                f"The field {self.name!r} is not UTF-8.", fix="Send it in UTF-8.", field=self.name
+            ) from None
+
+
+class SpooledBody:
+    """A request's body in a file that vanishes with it."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self._file = file
+        self.size = size
+
+    def whole(self) -> Slice:
+        """Return the whole body."""
+        return self.slice(0, self.size)
+
+    def slice(self, start: int, length: int) -> Slice:
+        """Return a part of the body."""
+        return Slice(self._file.fileno(), start, length)
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+
+    def parts(self, content_type: str) -> list[Part]:
+        """Return the parts of a multipart body in order (RFC 2046).
+
+        Raises:
+            BadRequest: no boundary, a part without a name, too many parts, or cut short.
+        """
+        boundary = _options(content_type).get_param("boundary")
+        if not isinstance(boundary, str) or not 0 < len(boundary) <= 200:
+            raise BadRequest(
+                f"The Content-Type {content_type[:80]!r} names no boundary.",
+                fix="Let your HTTP client build the multipart body and its Content-Type.",
+                field="Content-Type",
+            )
+        if self.size == 0:
+            raise _cut_short()
+        with mmap.mmap(self._file.fileno(), self.size, access=mmap.ACCESS_READ) as body:
+            return self._parts(body, b"--" + boundary.encode("latin-1", "replace"))
+
+    def _parts(self, body: mmap.mmap, delimiter: bytes) -> list[Part]:
+        parts: list[Part] = []
+        position = _after_delimiter(body, delimiter, 0)
+        while position is not None:
+            if len(parts) == _MAX_PARTS:
+                raise BadRequest(
+                    f"The body has more than {_MAX_PARTS} parts.",
+                    fix="Send fewer files at a time, or an archive.",
+                )
+            head_end = body.find(b"\r\n\r\n", position - 2, position + _HEADER_BYTES)
+            if head_end < 0:
+                raise _cut_short()
+            data = head_end + 4
+            end = _delimiter_at(body, b"\r\n" + delimiter, data)
+            part = self.slice(data, end - data)
+            parts.append(_part(body[position:head_end], part))
+            position = _after_delimiter(body, b"\r\n" + delimiter, end)
+        return parts
+
+
+async def spool(request: Request, folder: Path) -> SpooledBody:
+    """Write the request's body to a file without a name in `folder`.
+
+    Raises:
+        TooLarge: from the middleware that counts the bytes.
+        StorageFull: the disk fills.
+    """
+    size, waiting = 0, bytearray()
+    with storage_errors(folder / "upload"):
+        file = await anyio.to_thread.run_sync(_open, folder)
+        try:
+            async for chunk in request.stream():
+                waiting += chunk
+                size += len(chunk)
+                if len(waiting) >= _CHUNK:
+                    await anyio.to_thread.run_sync(_write, file, bytes(waiting))
+                    waiting.clear()
+            await anyio.to_thread.run_sync(_write, file, bytes(waiting))
+        except BaseException:
+            file.close()
+            raise
+    return SpooledBody(file, size)
+
+
+def _open(folder: Path) -> IO[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _delimiter_at(body: mmap.mmap, delimiter: bytes, start: int) -> int:
+    """Return where a whole delimiter line begins: data may hold what only begins like one."""
+    found = body.find(delimiter, start)
+    while found >= 0:
+        after = found + len(delimiter)
+        if body[after : after + 2] in (b"\r\n", b"--"):
+            return found
+        found = body.find(delimiter, found + 1)
+    raise _cut_short()
+
+
+def _after_delimiter(body: mmap.mmap, delimiter: bytes, start: int) -> int | None:
+    """Return where the next part's headers begin, None after the last part."""
+    after = _delimiter_at(body, delimiter, start) + len(delimiter)
+    return None if body[after : after + 2] == b"--" else after + 2
+
+
+def _part(head: bytes, data: Slice) -> Part:
+    headers = Message()
+    for line in head.decode("utf-8", "replace").split("\r\n"):
+        header, _, value = line.partition(":")
+        if value and header.strip().lower() in ("content-disposition", "content-type"):
+            headers[header.strip()] = value.strip()
+    disposition = _options(headers.get("content-disposition", ""))
+    name = _parameter(disposition, "name")
+    if name is None:
+        raise BadRequest(
+            "A part of the body has no name.",
+            fix="Send form fields: files, label, archive, …",
+        )
+    kind = headers.get("content-type", "application/octet-stream")
+    return Part(name, _parameter(disposition, "filename"), kind, data)
+
+
+def _options(value: str) -> Message:
+    """Return a header value such as `form-data; name="x"`, its parameters readable."""
+    message = Message()
+    message["Content-Type"] = f"x/{value}" if "/" not in value.split(";", maxsplit=1)[0] else value
+    return message
+
+
+def _parameter(message: Message, name: str) -> str | None:
+    value = message.get_param(name)
+    if value is None:
+        return None
+    if isinstance(value, tuple):  # RFC 2231: charset, language, percent-decoded value
+        charset, _, text = value
+        return text.encode("latin-1", "replace").decode(charset or "utf-8", "replace")
+    return value
+
+
+def _cut_short() -> BadRequest:
+    return BadRequest(
+        "The multipart body is cut short or not one.",
+        fix="Send it again; let your HTTP client build it.",
+        field="body",
+    )

@@ -1,0 +1,194 @@
+"""The verdict on each file of an upload: hashed, compared, decoded, and only then stored."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.core.errors import Conflict
+from app.core.settings import LimitSettings
+from app.core.storage import Storage
+from app.core.tables import Image, Split
+from app.core.text import printable
+from app.images import repository
+from app.images.incoming import IncomingFile
+from models.classes import normalise_name
+from models.errors import BadImage, ShotlineError
+from models.imaging import ImageFacts, check_image
+
+Verdict = Literal["accepted", "duplicate", "rejected"]
+
+
+@dataclass
+class Checked:
+    """A file and what was found of it; `existing` is the image that a duplicate repeats."""
+
+    file: IncomingFile
+    sha256: str = ""
+    size: int = 0
+    facts: ImageFacts | None = None
+    verdict: Verdict = "accepted"
+    problem: ShotlineError | None = None
+    existing: UUID | None = None
+
+    def reject(self, problem: ShotlineError) -> None:
+        """Reject the file for `problem`."""
+        self.verdict, self.problem = "rejected", problem
+
+    def meet(self, image: Image, label: str) -> None:
+        """Compare with an image of the same bytes that the project has under `label`."""
+        if normalise_name(label) == normalise_name(self.file.label):
+            self.verdict, self.existing = "duplicate", image.id
+        else:
+            self.reject(two_labels(image.file_name, label, self.file.label))
+
+
+def check_files(
+    reader: Session,
+    storage: Storage,
+    limits: LimitSettings,
+    project_id: UUID,
+    files: Sequence[IncomingFile],
+    label_of: Callable[[UUID], str],
+) -> list[Checked]:
+    """Reach a verdict on each file and store the bytes of those that are accepted.
+
+    Every file is read twice: what bytes come under two labels must be known before any are stored.
+
+    Args:
+        reader: a session that only reads; its transaction is ended before the decoding starts.
+        storage: where accepted bytes go.
+        limits: on bytes and pixels.
+        project_id: the project.
+        files: in the order of the upload.
+        label_of: a class's name by its id.
+
+    Raises:
+        StorageFull: no space is left.
+    """
+    checked = [_hash(file, limits.file_bytes) for file in files]
+    _refuse_two_labels(checked)
+    _compare(reader, project_id, checked, label_of)
+    reader.rollback()
+    for entry in checked:
+        if entry.verdict == "accepted":
+            _decode_and_store(entry, storage, limits)
+    _follow_first(checked)
+    return checked
+
+
+def two_labels(name: str, one: str, other: str) -> Conflict:
+    """Return the error for the same bytes under two labels."""
+    return Conflict(
+        f"The same image is labelled {one!r} ({printable(name)!r}) and {other!r}.",
+        fix="Decide which label is right, and delete or relabel the other.",
+        field="label",
+    )
+
+
+def _hash(file: IncomingFile, limit: int) -> Checked:
+    entry = Checked(file)
+    if file.problem is not None:
+        entry.reject(file.problem)
+        return entry
+    try:
+        data = _read(file, limit)
+    except ShotlineError as problem:
+        entry.reject(problem)
+        return entry
+    entry.sha256, entry.size = hashlib.sha256(data).hexdigest(), len(data)
+    return entry
+
+
+def _read(file: IncomingFile, limit: int) -> bytes:
+    data = file.read(limit + 1) if file.size <= limit else None
+    if data is None or len(data) > limit:
+        raise BadImage(
+            f"The file has {max(file.size, limit + 1)} bytes; at most {limit} are allowed.",
+            fix="Save it with more compression, or cut it to the region of interest.",
+        )
+    return data
+
+
+def _refuse_two_labels(checked: Sequence[Checked]) -> None:
+    """Reject every file whose bytes come under two labels: neither can be trusted."""
+    same: dict[str, list[Checked]] = defaultdict(list)
+    for entry in checked:
+        if entry.verdict == "accepted":
+            same[entry.sha256].append(entry)
+    for entries in same.values():
+        first = entries[0]
+        others = [e for e in entries if _key(e) != _key(first)]
+        for entry in entries if others else ():
+            other = others[0] if _key(entry) == _key(first) else first
+            entry.reject(two_labels(other.file.name, other.file.label, entry.file.label))
+
+
+def _key(entry: Checked) -> str:
+    return normalise_name(entry.file.label)
+
+
+def _compare(
+    reader: Session, project_id: UUID, checked: Sequence[Checked], label_of: Callable[[UUID], str]
+) -> None:
+    """Find what the project has already, repeats within the upload, and groups on both sides."""
+    known = repository.known(reader, project_id, [e.sha256 for e in checked if e.sha256])
+    splits = _splits(reader, project_id, checked)
+    seen: set[str] = set()
+    for entry in checked:
+        if entry.verdict == "rejected":
+            continue
+        if entry.sha256 in known:
+            image = known[entry.sha256]
+            entry.meet(image, label_of(image.class_id))
+        elif entry.sha256 in seen:
+            entry.verdict = "duplicate"
+        else:
+            seen.add(entry.sha256)
+            _check_group(entry, splits)
+
+
+def _splits(reader: Session, project_id: UUID, checked: Sequence[Checked]) -> dict[str, Split]:
+    groups = [entry.file.group for entry in checked if entry.file.group is not None]
+    return repository.splits_of_groups(reader, project_id, groups)
+
+
+def _check_group(entry: Checked, splits: dict[str, Split]) -> None:
+    group = entry.file.group
+    if group is None:
+        return
+    there = splits.setdefault(group, entry.file.split)
+    if there != entry.file.split:
+        entry.reject(
+            Conflict(
+                f"The group {group!r} is in {there}; this image of it came for {entry.file.split}.",
+                fix="Send all images of one part to one side of the split.",
+                field="group",
+            )
+        )
+
+
+def _decode_and_store(entry: Checked, storage: Storage, limits: LimitSettings) -> None:
+    try:
+        data = _read(entry.file, limits.file_bytes)
+        entry.facts = check_image(data, max_pixels=limits.image_pixels)
+    except (BadImage, Conflict) as problem:
+        entry.reject(problem)
+        return
+    storage.put(data)
+
+
+def _follow_first(checked: Sequence[Checked]) -> None:
+    """Reject repeats of a file that turned out to be bad."""
+    bad: Mapping[str, ShotlineError] = {
+        entry.sha256: entry.problem
+        for entry in checked
+        if entry.problem is not None and entry.sha256
+    }
+    for entry in checked:
+        if entry.verdict == "duplicate" and entry.existing is None and entry.sha256 in bad:
+            entry.reject(bad[entry.sha256])

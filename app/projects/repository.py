@@ -1,0 +1,104 @@
+"""SQL of projects and their classes."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+
+from app.core.errors import Duplicate
+from app.core.tables import Image, Project, ProjectClass, Split, Tuning
+
+
+class ImageCount(NamedTuple):
+    """How many images of a class there are in a split."""
+
+    class_id: UUID
+    split: Split
+    images: int
+
+
+def flush(session: Session, taken: Duplicate) -> None:
+    """Write what changed; raise `taken` where a unique index refuses it."""
+    try:
+        session.flush()
+    except IntegrityError as error:
+        raise taken from error
+
+
+def get(session: Session, project_id: UUID) -> Project | None:
+    """Return the project."""
+    return session.get(Project, project_id)
+
+
+def lock(session: Session, project_id: UUID) -> Project | None:
+    """Return the project and hold back other writers of it until the transaction ends.
+
+    On SQLite the transaction itself holds back all writers.
+    """
+    return session.get(Project, project_id, with_for_update=True)
+
+
+def page(
+    session: Session, *, only: UUID | None, name_key: str | None, after: UUID | None, limit: int
+) -> Sequence[Project]:
+    """Return projects in the order they were made."""
+    query = select(Project).order_by(Project.id).limit(limit)
+    if only is not None:
+        query = query.where(Project.id == only)
+    if name_key is not None:
+        query = query.where(Project.name_key == name_key)
+    if after is not None:
+        query = query.where(Project.id > after)
+    return session.scalars(query).all()
+
+
+def remove(session: Session, project_id: UUID) -> None:
+    """Delete the project and everything that belongs to it."""
+    session.execute(delete(Project).where(Project.id == project_id))
+
+
+def classes(session: Session, project_ids: Iterable[UUID]) -> Sequence[ProjectClass]:
+    """Return the classes of the projects, each project's in its order."""
+    return session.scalars(
+        select(ProjectClass)
+        .where(ProjectClass.project_id.in_(list(project_ids)))
+        .order_by(ProjectClass.project_id, ProjectClass.position, ProjectClass.id)
+    ).all()
+
+
+def image_counts(session: Session, project_ids: Iterable[UUID]) -> list[ImageCount]:
+    """Count the images of the projects by class and split, without tombstones."""
+    rows = session.execute(
+        select(Image.class_id, Image.split, func.count())
+        .where(Image.project_id.in_(list(project_ids)), Image.deleted_at.is_(None))
+        .group_by(Image.class_id, Image.split)
+    )
+    return [ImageCount(*row) for row in rows]
+
+
+def tuned(session: Session, project_ids: Iterable[UUID]) -> set[UUID]:
+    """Return those of the projects that were ever tuned, or are to be."""
+    query = select(Tuning.project_id).where(Tuning.project_id.in_(list(project_ids))).distinct()
+    return set(session.scalars(query))
+
+
+def has_unfinished_tuning(session: Session, project_id: UUID) -> bool:
+    """Say whether a tuning of the project is queued or running."""
+    found = exists().where(Tuning.project_id == project_id, Tuning.state.in_(("queued", "running")))
+    return bool(session.scalar(select(found)))
+
+
+def has_images(session: Session, class_id: UUID) -> bool:
+    """Say whether the class has images, tombstones counted."""
+    return bool(session.scalar(select(exists().where(Image.class_id == class_id))))
+
+
+def set_positions(session: Session, order: Sequence[UUID]) -> None:
+    """Give the classes the places that they have in `order`."""
+    for position, class_id in enumerate(order):
+        session.execute(
+            update(ProjectClass).where(ProjectClass.id == class_id).values(position=position)
+        )

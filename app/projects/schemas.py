@@ -1,0 +1,166 @@
+"""Projects and classes as JSON."""
+
+from datetime import datetime
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.core.tables import KeepImages, Split
+from app.projects.service import ClassView, ProjectView, view_of
+from models.classes import ClassSpec, Role, class_spec
+from models.imaging import View
+
+_PROJECT = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
+_CLASS = "01a20b48-da01-7d31-8e5d-1c0b7a5f9e21"
+_VIEW = {"roi": None, "resize": "fit", "decoder": "pillow/1"}
+
+Name = Annotated[
+    str, Field(max_length=200, description="1 to 100 characters in any language, emoji too.")
+]
+PromptName = Annotated[
+    str, Field(max_length=200, description="English, what the text encoder reads.")
+]
+RoleField = Annotated[
+    Role,
+    Field(
+        description="What the line may conclude: `ok` lets a part pass, `ng` stops it,"
+        " `other` makes the decision `undecidable`."
+    ),
+]
+
+
+class ClassIn(BaseModel):
+    """A class to be added."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"name": "傷", "prompt_name": "scratch", "role": "ng"}, {"name": "good"}]
+        },
+    )
+
+    name: Name
+    prompt_name: PromptName | None = Field(None, description="Default: the name.")
+    role: RoleField | None = Field(
+        None, description="Default: `ok` for ok, good, normal, nominal and free, else `ng`."
+    )
+
+    def spec(self) -> ClassSpec:
+        """Return it validated, with what was not given filled in."""
+        return class_spec(self.name, prompt_name=self.prompt_name, role=self.role)
+
+
+class ClassChange(BaseModel):
+    """What to change of a class; it counts from the next tuning."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"prompt_name": "scratched metal"}]}
+    )
+
+    name: Name | None = None
+    prompt_name: PromptName | None = None
+    role: RoleField | None = None
+
+
+class ClassOrder(BaseModel):
+    """Every class of the project, once, in the new order."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"classes": [_CLASS]}]}
+    )
+
+    classes: list[UUID] = Field(max_length=1000)
+
+
+class ClassOut(BaseModel):
+    """A class of a project."""
+
+    id: UUID = Field(examples=[_CLASS])
+    name: str = Field(examples=["傷"])
+    prompt_name: str = Field(examples=["scratch"])
+    role: RoleField = Field(examples=["ng"])
+    images: dict[Split, int] = Field(
+        description="Images by split.", examples=[{"train": 16, "holdout": 5}]
+    )
+
+    @classmethod
+    def of(cls, found: ClassView) -> Self:
+        """Return the class as JSON shows it."""
+        row = found.row
+        return cls(
+            id=row.id,
+            name=row.name,
+            prompt_name=row.prompt_name,
+            role=row.role,
+            images=found.images,
+        )
+
+
+class ProjectIn(BaseModel):
+    """A project to be made."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "Housing, top side",
+                    "classes": [
+                        {"name": "good"},
+                        {"name": "傷", "prompt_name": "scratch", "role": "ng"},
+                    ],
+                }
+            ]
+        },
+    )
+
+    name: Name
+    classes: list[ClassIn] = Field(default_factory=list, max_length=1000)
+    view: View | None = Field(None, description="How images are looked at.", examples=[_VIEW])
+    keep_images: KeepImages = Field(
+        "undecidable", description="Which predicted images are kept, under a quota."
+    )
+
+
+class ProjectChange(BaseModel):
+    """What to change of a project; a new view counts from the next tuning."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"view": {"roi": [0.1, 0.1, 0.9, 0.9]}, "keep_images": "all"}]
+        },
+    )
+
+    name: Name | None = None
+    view: View | None = None
+    keep_images: KeepImages | None = None
+
+
+class ProjectOut(BaseModel):
+    """A project."""
+
+    id: UUID = Field(examples=[_PROJECT])
+    name: str = Field(examples=["Housing, top side"])
+    classes: list[ClassOut]
+    classes_frozen: bool = Field(
+        description="True from the first tuning on: no class is added, removed or moved any more."
+    )
+    view: View = Field(examples=[_VIEW])
+    keep_images: KeepImages = Field(examples=["undecidable"])
+    created_at: datetime
+
+    @classmethod
+    def of(cls, found: ProjectView) -> Self:
+        """Return the project as JSON shows it."""
+        row = found.row
+        return cls(
+            id=row.id,
+            name=row.name,
+            classes=[ClassOut.of(entry) for entry in found.classes],
+            classes_frozen=found.frozen,
+            view=view_of(row),
+            keep_images=row.keep_images,
+            created_at=row.created_at,
+        )
