@@ -123,6 +123,7 @@ class LimitSettings(Concern):
         200, description="Unpacked size over packed size of an archive."
     )
     image_pixels: PositiveInt = Field(50_000_000, description="Pixels of one image.")
+    predict_images: PositiveInt = Field(1000, description="Images in one prediction request.")
     upload_workers: PositiveInt = Field(2, description="Uploads that are decoded at the same time.")
 
 
@@ -150,6 +151,11 @@ class BackboneSettings(Concern):
     )
     offline: bool = Field(True, description="Refuse sources that would be fetched from a network.")
 
+    @property
+    def name(self) -> str:
+        """What `models.load_backbone` takes."""
+        return self.source or "starter"
+
 
 class PredictionSettings(Concern):
     """The prediction path."""
@@ -157,8 +163,9 @@ class PredictionSettings(Concern):
     model_config = SettingsConfigDict(env_prefix="SHOTLINE_PREDICTION_")
 
     max_batch: PositiveInt = Field(16, description="Images that ride in one batch.")
-    max_wait_ms: float = Field(0.0, ge=0, description="Milliseconds a batch waits to fill.")
-    max_queue: PositiveInt = Field(256, description="Images waiting; above that answers are 429.")
+    max_queue: PositiveInt = Field(
+        256, description="Images that are worked on or wait; above that answers are 503."
+    )
     decode_workers: PositiveInt = Field(2, description="Threads that decode images.")
     refresh_seconds: PositiveFloat = Field(
         1.0, description="Age at which keys, aliases and models are read again."
@@ -166,6 +173,9 @@ class PredictionSettings(Concern):
     record_queue: PositiveInt = Field(
         10_000,
         description="Predictions waiting to be written; above that they are dropped, counted.",
+    )
+    record_image_bytes: PositiveInt = Field(
+        256 * MIB, description="Images waiting to be kept; above that they are not, counted."
     )
     image_quota_bytes: PositiveInt = Field(
         10 * GIB, description="Predicted images kept per project, oldest dropped first."
@@ -185,6 +195,25 @@ class TuningSettings(Concern):
     )
     heartbeat_seconds: PositiveFloat = Field(
         5.0, description="How often a worker renews its lease."
+    )
+    poll_seconds: PositiveFloat = Field(
+        0.5, description="How often a worker looks whether its tuning was cancelled."
+    )
+    progress_seconds: PositiveFloat = Field(0.5, description="Least time between two reports.")
+    checkpoint_seconds: PositiveFloat = Field(
+        10.0, description="Least time between two checkpoints."
+    )
+    drain_seconds: PositiveFloat = Field(
+        10.0, description="How long a worker that is told to stop waits for a last checkpoint."
+    )
+    reap_seconds: PositiveFloat = Field(
+        5.0, description="How often gateway and worker look for lost tunings."
+    )
+    resend_seconds: PositiveFloat = Field(
+        60.0, description="A tuning that is queued for so long is sent again."
+    )
+    nice: int = Field(
+        10, ge=0, le=19, description="Niceness of a tuning, so that predictions stay fast."
     )
     max_attempts: PositiveInt = Field(3, description="Attempts before a tuning is failed.")
     time_limit_seconds: PositiveInt = Field(6 * 3600, description="Hard limit on one tuning.")

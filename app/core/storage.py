@@ -1,6 +1,7 @@
 """Where bytes are kept: addressed by sha256, written whole or not at all, verified on read."""
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
@@ -53,6 +54,10 @@ class Storage(Protocol):
         """Remove the blob; nothing happens where there is none."""
         ...
 
+    def remove_old(self, sha256: str, min_age: float) -> bool:
+        """Remove the blob if it was not put for `min_age` seconds; say whether it was removed."""
+        ...
+
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored, in no order."""
         ...
@@ -75,7 +80,7 @@ class LocalStorage:
 
     def put(self, data: bytes | BinaryIO) -> str:
         """Store `data` and return its sha256; see `Storage.put`."""
-        with storage_errors(self.root / "blob"):
+        with storage_errors(self.root / "blob"), self._lock(fcntl.LOCK_SH):
             if isinstance(data, bytes):
                 sha256 = hashlib.sha256(data).hexdigest()
                 if self._touch(sha256):
@@ -103,6 +108,15 @@ class LocalStorage:
         """Remove the blob, if there is one."""
         self._path(sha256).unlink(missing_ok=True)
 
+    def remove_old(self, sha256: str, min_age: float) -> bool:
+        """Remove the blob unless it was put lately; no `put` comes between look and removal."""
+        path = self._path(sha256)
+        with self._lock(fcntl.LOCK_EX), contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= min_age:
+                path.unlink()
+                return True
+        return False
+
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored."""
         now = time.time()
@@ -117,6 +131,14 @@ class LocalStorage:
         with tempfile.TemporaryFile(dir=self._incoming) as probe:
             probe.write(b"\0")
             probe.flush()
+
+    @contextlib.contextmanager
+    def _lock(self, kind: int) -> Iterator[None]:
+        """Hold the folder's lock: shared by those that put, alone for one that removes."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("ab") as file:
+            fcntl.flock(file, kind)
+            yield
 
     def _path(self, sha256: str) -> Path:
         if not _DIGEST.fullmatch(sha256):

@@ -1,6 +1,7 @@
 """The keys that the gateway knows, so that no request waits for the database to be let in."""
 
 import hmac
+import threading
 from datetime import datetime
 from typing import NamedTuple
 
@@ -26,10 +27,19 @@ class KeyCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._refreshing = threading.Lock()
+        # Replaced whole, never changed: readers see the old or the new, not a mixture.
         self._known: dict[str, list[_Known]] | None = None
 
     def refresh(self) -> None:
-        """Read the keys again."""
+        """Read the keys again.
+
+        One at a time: a slower reader must not put back what a newer one found changed.
+        """
+        with self._refreshing:
+            self._known = self._read()
+
+    def _read(self) -> dict[str, list[_Known]]:
         with self._database.reading() as session:
             rows = repository.usable(session)
         known: dict[str, list[_Known]] = {}
@@ -37,7 +47,7 @@ class KeyCache:
             principal = Principal(row.id, row.name, row.role, row.project_id)
             entry = _Known(row.sha256, principal, row.expires_at)
             known.setdefault(row.prefix, []).append(entry)
-        self._known = known  # one assignment: readers see the old or the new, never a mixture
+        return known
 
     def principal(self, plaintext: str) -> Principal:
         """Return the holder of a key.

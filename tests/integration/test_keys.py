@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import threading
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from app.core.access import Principal
 from app.core.database import Database
 from app.core.errors import Unauthenticated, Unavailable
 from app.core.ids import new_id
@@ -171,6 +174,35 @@ def test_the_first_key_is_made_once(database: Database) -> None:
         second = service.create_first_key(session)
     assert first is not None
     assert second is None
+
+
+def test_a_slow_refresh_does_not_bring_a_revoked_key_back(database: Database) -> None:
+    with database.unit_of_work() as session:
+        made = service.create_key(session, name="line", role="operator")
+    cache = KeyCache(database)
+    reading, revoked = threading.Event(), threading.Event()
+    real = cache._read
+
+    def slow() -> Any:
+        found = real()
+        reading.set()
+        assert revoked.wait(10)
+        return found
+
+    cache._read = slow  # type: ignore[method-assign]
+    older = threading.Thread(target=cache.refresh)
+    older.start()
+    assert reading.wait(10)
+    cache._read = real  # type: ignore[method-assign]
+    with database.unit_of_work() as session:
+        service.revoke_key(session, Principal(None, "test", "admin"), made.row.id)
+    newer = threading.Thread(target=cache.refresh)
+    newer.start()
+    revoked.set()
+    older.join()
+    newer.join()
+    with pytest.raises(Unauthenticated):
+        cache.principal(made.plaintext)
 
 
 def test_keys_go_on_without_the_database(database: Database) -> None:

@@ -81,7 +81,9 @@ def test_names_of_any_language(client: TestClient) -> None:
     assert shown["classes"][0]["role"] == "ok"
 
 
-@pytest.mark.parametrize("other", ["housing", "HOUSING ", "Ｈousing"])
+@pytest.mark.parametrize(
+    "other", ["housing", "HOUSING ", "\N{FULLWIDTH LATIN CAPITAL LETTER H}ousing"]
+)
 def test_a_name_is_taken_after_normalisation(
     client: TestClient, database: Database, other: str
 ) -> None:
