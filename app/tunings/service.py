@@ -1,0 +1,100 @@
+"""Tunings: asked for, looked at, cancelled."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.core.access import Principal
+from app.core.database import database_now
+from app.core.errors import Conflict, NotFound
+from app.core.queue import TaskQueue, send_tuning
+from app.core.storage import Storage
+from app.core.tables import Tuning
+from app.projects import service as projects
+from app.snapshots import service as snapshots
+from app.tunings import repository, states
+from app.tunings.repository import TuningRow
+from models.recipe import Recipe
+
+
+def start_tuning(
+    session: Session,
+    principal: Principal,
+    project_id: UUID,
+    *,
+    recipe: dict[str, Any],
+    seed: int,
+    backbone: str,
+    storage: Storage,
+    queue: TaskQueue,
+) -> TuningRow:
+    """Freeze a snapshot of the project and queue a tuning of it; the message follows the commit.
+
+    Raises:
+        NotFound: no such project, or not for this key.
+        BadRecipe: an unknown hyperparameter, or a value out of range.
+        BadDataset: fewer than two classes, or a class with images of fewer than two parts.
+        BadName: two classes with one prompt name.
+    """
+    checked = Recipe.read(recipe)
+    project = projects.lock_project(session, principal, project_id)
+    snapshot = snapshots.freeze(session, project, storage)
+    tuning = Tuning(
+        project_id=project.id,
+        snapshot_id=snapshot.id,
+        recipe=checked.model_dump(mode="json"),
+        seed=seed,
+        view=project.view,
+        backbone=backbone,
+        requested_by=principal.key_id,
+        queued_at=database_now(),
+    )
+    repository.add(session, tuning)
+    send_tuning(session, queue, tuning.id)
+    return TuningRow(tuning, snapshot, None)
+
+
+def get_tuning(session: Session, principal: Principal, tuning_id: UUID) -> TuningRow:
+    """Return the tuning.
+
+    Raises:
+        NotFound: no such tuning, or not for this key.
+    """
+    row = repository.get(session, tuning_id)
+    if row is None:
+        raise NotFound.of("tuning", tuning_id)
+    principal.require_project(row.tuning.project_id, "tuning", tuning_id)
+    return row
+
+
+def list_tunings(
+    session: Session, principal: Principal, project_id: UUID, *, after: UUID | None, limit: int
+) -> Sequence[TuningRow]:
+    """Return the project's tunings in the order they were asked for.
+
+    Raises:
+        NotFound: no such project, or not for this key.
+    """
+    projects.get_project(session, principal, project_id)
+    return repository.page(session, project_id, after=after, limit=limit)
+
+
+def cancel_tuning(session: Session, principal: Principal, tuning_id: UUID) -> TuningRow:
+    """Cancel a queued tuning, or have the worker stop it within 2 s; again changes nothing.
+
+    Raises:
+        NotFound: no such tuning, or not for this key.
+        Conflict: it has already succeeded or failed.
+    """
+    get_tuning(session, principal, tuning_id)
+    changed = states.cancel(session, tuning_id)
+    row = get_tuning(session, principal, tuning_id)
+    if changed is None and row.tuning.state != "cancelled":
+        raise Conflict(
+            f"The tuning {str(tuning_id)!r} has already {row.tuning.state}.",
+            fix="Nothing is left to cancel; start another tuning if you want another result.",
+            field="tuning",
+        )
+    return row

@@ -1,0 +1,96 @@
+"""The Celery application: one process that supervises, one tuning at a time.
+
+`celery --app worker.celery_app worker` needs no options; everything is configured here.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
+
+from app.core.background import Repeater
+from app.core.database import Database
+from app.core.logging import configure_logging
+from app.core.queue import CeleryQueue
+from app.core.settings import Settings
+from app.tunings.reaper import make_reaper
+
+# Set for the process that supervises: a file that appears when the worker is told to stop. The
+# pool's processes do not hear of it otherwise; a warm shutdown waits for them.
+STOP_FILE = "SHOTLINE_WORKER_STOP_FILE"
+
+# Beyond the tuning's own limit, which the supervisor enforces, Celery kills the supervisor.
+_GRACE = 120
+
+settings = Settings()
+_limit = settings.tuning.time_limit_seconds + _GRACE
+
+app = Celery("shotline", broker=settings.queue.url.get_secret_value(), include=["worker.tasks"])
+app.conf.update(
+    task_default_queue=settings.queue.name,
+    task_serializer="json",
+    accept_content=["json"],
+    result_backend=None,
+    task_ignore_result=True,
+    task_acks_late=True,
+    task_reject_on_worker_lost=True,
+    task_time_limit=_limit,
+    worker_pool="prefork",
+    worker_pool_start_method="spawn",  # nothing of a GPU is ever inherited
+    worker_concurrency=1,
+    worker_prefetch_multiplier=1,
+    worker_hijack_root_logger=False,
+    worker_send_task_events=False,
+    worker_cancel_long_running_tasks_on_connection_loss=False,
+    broker_connection_retry_on_startup=True,
+    broker_connection_max_retries=None,  # Redis may be gone for as long as it likes
+    # A message that is not acknowledged for so long is delivered again.
+    broker_transport_options={"visibility_timeout": _limit + _GRACE},
+)
+
+_background: list[Repeater] = []
+_resources: list[Database | CeleryQueue] = []
+
+
+@worker_init.connect
+def _name_stop_file(**_: Any) -> None:
+    # Before the pool starts: its processes inherit the variable.
+    os.environ[STOP_FILE] = str(Path(tempfile.mkdtemp(prefix="shotline-worker-")) / "stop")
+
+
+@setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    configure_logging(settings.log)
+
+
+@worker_ready.connect
+def _start_reaper(**_: Any) -> None:
+    database, queue = Database.of(settings), CeleryQueue(settings.queue)
+    reaper = make_reaper(database, queue, settings.tuning)
+    reaper.start()
+    _background.append(reaper)
+    _resources.extend((database, queue))
+
+
+@worker_shutting_down.connect
+def _tell_supervisor(**_: Any) -> None:
+    Path(os.environ[STOP_FILE]).touch()
+
+
+@worker_shutdown.connect
+def _stop_reaper(**_: Any) -> None:
+    for repeater in _background:
+        repeater.stop()
+    for resource in _resources:
+        resource.close()
+    shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)

@@ -1,0 +1,127 @@
+"""What a running tuning tells its row: progress and checkpoints, each conditional on the lease."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import structlog
+from sqlalchemy.orm import Session
+
+from app.core.database import Database
+from app.core.errors import Unavailable
+from app.core.settings import TuningSettings
+from app.core.storage import Storage
+from app.tunings import states
+from app.tunings.states import Lease, Standing
+from models.checkpoint import Checkpoint
+from models.errors import Cancelled, StorageFull
+from models.loss import EpochRecord
+from models.tuning import TuningProgress
+
+log = structlog.get_logger(__name__)
+
+_NC = ("text_nc2", "text_to_image_nc3", "lc", "mi")
+
+
+class LeaseLost(Cancelled):
+    """The tuning was cancelled, or belongs to another worker by now."""
+
+
+class HandedBack(Cancelled):
+    """The worker was told to stop; the last checkpoint is written."""
+
+
+class RowObserver:
+    """Writes throttled progress and checkpoints; stops the tuning when the lease is gone.
+
+    A database that is away for a while is no reason to stop: the next report says the same and
+    more.
+
+    Attributes:
+        stopping: set it to have a checkpoint written at the end of the epoch, and the work stopped.
+    """
+
+    def __init__(
+        self, lease: Lease, settings: TuningSettings, database: Database, storage: Storage
+    ) -> None:
+        self._lease, self._settings = lease, settings
+        self._database, self._storage = database, storage
+        self._progress_at = self._checkpoint_at = -math.inf
+        self._phase = ""
+        self.stopping = False
+
+    def on_progress(self, progress: TuningProgress) -> None:
+        """Write how far the tuning is, unless that was done a moment ago.
+
+        Raises:
+            LeaseLost: the tuning is not ours any more.
+            HandedBack: the worker was told to stop, and there is nothing to keep.
+        """
+        if self.stopping and progress.phase == "features":  # each is in the feature store
+            raise HandedBack("The worker was told to stop.")
+        now = time.monotonic()
+        due = now - self._progress_at >= self._settings.progress_seconds
+        if due or progress.phase != self._phase or progress.done == progress.total:
+            self._progress_at, self._phase = now, progress.phase
+            shown = progress_as_json(progress)
+            self._write(lambda session: states.note_progress(session, self._lease, shown))
+
+    def on_checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Keep the checkpoint, unless one was kept a moment ago.
+
+        Raises:
+            LeaseLost: the tuning is not ours any more.
+            HandedBack: the worker was told to stop.
+        """
+        now = time.monotonic()
+        if now - self._checkpoint_at >= self._settings.checkpoint_seconds or self.stopping:
+            self._checkpoint_at = now
+            self._keep(checkpoint)
+        if self.stopping:
+            raise HandedBack("The worker was told to stop.")
+
+    def _keep(self, checkpoint: Checkpoint) -> None:
+        try:
+            sha256 = self._storage.put(checkpoint.to_bytes())
+        except StorageFull as error:  # the tuning itself needs little; it may yet succeed
+            log.warning("checkpoint_not_kept", error=str(error))
+            return
+        self._write(lambda session: states.note_checkpoint(session, self._lease, sha256))
+
+    def _write(self, write: Callable[[Session], Standing]) -> None:
+        try:
+            with self._database.unit_of_work() as session:
+                standing = write(session)
+        except Unavailable as error:
+            log.warning("report_not_written", error=str(error))
+            return
+        if standing != "held":
+            raise LeaseLost
+
+
+def progress_as_json(progress: TuningProgress) -> dict[str, Any]:
+    """Return progress as `app.tunings.schemas.ProgressOut` reads it; what is not finite is None."""
+    shown: dict[str, Any] = {
+        "phase": progress.phase,
+        "done": progress.done,
+        "total": progress.total,
+        "seconds_left": _finite(progress.seconds_left),
+    }
+    if progress.record is not None:
+        shown |= _record_as_json(progress.record)
+    return shown
+
+
+def _record_as_json(record: EpochRecord) -> dict[str, Any]:
+    values = asdict(record)
+    return {
+        "epoch": record.epoch,
+        "loss": _finite(record.loss),
+        "nc": {name: _finite(values[name]) for name in _NC},
+    }
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

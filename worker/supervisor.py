@@ -1,0 +1,189 @@
+"""Runs a tuning in a child process and answers for its row.
+
+The child alone touches torch and the device. Whatever becomes of it (out of memory, a segmentation
+fault, a lost GPU) ends the tuning and not the worker: the supervisor renews the lease while the
+child lives, kills it when someone cancels, and puts the row right when it died.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+import structlog
+
+from app.core.database import Database
+from app.core.errors import Unavailable
+from app.core.ids import new_id
+from app.core.queue import TaskQueue, send_tuning
+from app.core.settings import TuningSettings
+from app.tunings import repository, states
+from app.tunings.states import Failure, Lease
+
+log = structlog.get_logger(__name__)
+
+Command = Callable[[Lease], Sequence[str]]
+
+
+class Ending(NamedTuple):
+    """Why a child ended without a result, and after how many attempts that is final.
+
+    `max_attempts` is None where the tuning is to be tried again however often it was.
+    """
+
+    failure: Failure
+    max_attempts: int | None
+
+
+def child_command(lease: Lease) -> list[str]:
+    """Return the command line of the child that runs the tuning."""
+    return [sys.executable, "-m", "worker.tuning_run", str(lease.tuning_id), str(lease.attempt)]
+
+
+class Supervisor:
+    """Claims a tuning and sees it through.
+
+    Args:
+        database: holds the row.
+        queue: woken where the tuning goes back to the queue.
+        settings: lease, heartbeat, attempts, limits.
+        stopping: says whether this worker was told to stop.
+        command: the child's command line.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        queue: TaskQueue,
+        settings: TuningSettings,
+        *,
+        stopping: Callable[[], bool] = lambda: False,
+        command: Command = child_command,
+    ) -> None:
+        self._database, self._queue, self._settings = database, queue, settings
+        self._stopping, self._command = stopping, command
+        self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
+
+    def run(self, tuning_id: UUID) -> None:
+        """Run the tuning to its end, or give it back; do nothing where it is not queued."""
+        with structlog.contextvars.bound_contextvars(tuning_id=str(tuning_id)):
+            with self._database.unit_of_work() as session:
+                lease = states.claim(
+                    session,
+                    tuning_id,
+                    owner=self._owner,
+                    seconds=self._settings.lease_seconds,
+                )
+            if lease is None:
+                log.info("nothing_to_do")
+                return
+            log.info("claimed", attempt=lease.attempt)
+            self._supervise(lease)
+
+    def _supervise(self, lease: Lease) -> None:
+        # The child ends when its standard input does: it cannot outlive this process.
+        with subprocess.Popen(  # noqa: S603 - our own program
+            self._command(lease), stdin=subprocess.PIPE, start_new_session=True
+        ) as child:
+            try:
+                ending = self._watch(child, lease)
+            finally:
+                child.kill()
+        crash = Ending(_crash(child.returncode), self._settings.max_attempts)
+        self._settle(lease, ending or crash, child.returncode)
+
+    def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> Ending | None:
+        """Wait for the child's end, or bring it about; return why, where the child does not say."""
+        settings, started = self._settings, time.monotonic()
+        renew_at = started + settings.heartbeat_seconds
+        while not _ended_within(child, settings.poll_seconds):
+            now = time.monotonic()
+            if now - started > settings.time_limit_seconds:
+                return _too_long(settings.time_limit_seconds)
+            if self._stopping():
+                log.info("handing_back")
+                child.send_signal(signal.SIGTERM)  # a last checkpoint, if there is time for it
+                _ended_within(child, settings.drain_seconds)
+                return _STOPPED
+            if self._standing(lease, renew=now >= renew_at) != "held":
+                return None
+            if now >= renew_at:
+                renew_at = now + settings.heartbeat_seconds
+        return None
+
+    def _standing(self, lease: Lease, *, renew: bool) -> states.Standing:
+        try:
+            if renew:
+                with self._database.unit_of_work() as session:
+                    return states.renew(session, lease, seconds=self._settings.lease_seconds)
+            with self._database.reading() as session:
+                row = repository.held(session, lease)
+                if row is None:
+                    return "lost"
+                return "cancel" if row.cancel_requested else "held"
+        except Unavailable:
+            return "held"  # nobody else can take it while the database is away
+
+    def _settle(self, lease: Lease, ending: Ending, code: int) -> None:
+        """Put the row right after the child's end; wait for the database where it is away."""
+        while True:
+            try:
+                self._give_back(lease, ending, code)
+            except Unavailable:
+                time.sleep(self._settings.poll_seconds)
+            else:
+                return
+
+    def _give_back(self, lease: Lease, ending: Ending, code: int) -> None:
+        """Nothing changes where the child has said how the tuning ended."""
+        with self._database.unit_of_work() as session:
+            state = states.give_back(
+                session, lease, ending.failure, max_attempts=ending.max_attempts
+            )
+            if state == "queued":
+                send_tuning(session, self._queue, lease.tuning_id)
+        log.info("ended", exit_code=code, state=state or "as the child said")
+
+
+_STOPPED = Ending(
+    Failure(
+        problem="The worker was told to stop.", fix="Start the worker; the tuning then goes on."
+    ),
+    max_attempts=None,
+)
+
+
+def _too_long(seconds: int) -> Ending:
+    failure = Failure(
+        problem=f"The tuning took longer than {seconds} seconds, the limit of this worker.",
+        fix="Use fewer steps or images, or raise SHOTLINE_TUNING_TIME_LIMIT_SECONDS.",
+    )
+    return Ending(failure, max_attempts=0)
+
+
+def _crash(code: int) -> Failure:
+    if code == -signal.SIGKILL:
+        return Failure(
+            problem="The tuning's process was killed, each time it was tried; most often that is"
+            " the system, which has run out of memory.",
+            fix="Give the machine more memory, or use smaller images or a smaller backbone; the"
+            " system's log names the cause.",
+        )
+    ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    return Failure(
+        problem=f"The tuning's process {ended}, each time it was tried.",
+        fix="Look for the tuning's id in the worker's log, then start the tuning again.",
+    )
+
+
+def _ended_within(child: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        child.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
