@@ -13,7 +13,8 @@ from app.core.errors import Unavailable
 from app.core.queue import CeleryQueue, TaskQueue
 from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
-from app.http import health, metrics
+from app.core.sweep import sweep_orphans
+from app.http import docs, health, metrics
 from app.http.gateway import Gateway, HealthCheck
 from app.http.metrics import Metrics
 from app.http.middleware import BodyLimit, RequestContext
@@ -27,6 +28,7 @@ from app.projects import routes as projects
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
     metrics.router,
+    docs.router,
     keys.router,
     projects.router,
     images.router,
@@ -77,9 +79,13 @@ def make_gateway(
     """Put together what the routes use, what runs beside them and what `/readyz` asks after."""
     gateway = Gateway(settings, database, storage, queue, KeyCache(database), Metrics())
     gateway.metrics.watch_disk(settings.home)
-    gateway.components.append(
-        Repeater("keys", gateway.keys.refresh, settings.prediction.refresh_seconds)
-    )
+    sweep_age = settings.storage.orphan_age
+    gateway.components += [
+        Repeater("keys", gateway.keys.refresh, settings.prediction.refresh_seconds),
+        Repeater(
+            "sweep", lambda: sweep_orphans(database, gateway.storage, min_age=sweep_age), sweep_age
+        ),
+    ]
     gateway.checks += [
         HealthCheck("database", lambda: _check_database(database)),
         HealthCheck("storage", storage.check),

@@ -17,7 +17,7 @@ class Repeater:
         seconds: between the end of one call and the start of the next.
     """
 
-    def __init__(self, name: str, action: Callable[[], None], seconds: float) -> None:
+    def __init__(self, name: str, action: Callable[[], object], seconds: float) -> None:
         self.name = name
         self._action = action
         self._seconds = seconds

@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from app.core.errors import Unauthenticated
+from app.http.examples import example_of
 from app.http.problems import KINDS, MEDIA_TYPE, Problem
 
 _DESCRIPTION = """\
@@ -52,6 +53,16 @@ def _complete(document: dict[str, Any]) -> None:
     for operations in document["paths"].values():
         for operation in operations.values():
             _complete_operation(operation)
+            _add_examples(operation, schemas)
+
+
+def _add_examples(operation: dict[str, Any], schemas: dict[str, Any]) -> None:
+    """Give every JSON body, asked or answered, a whole example."""
+    bodies = [operation.get("requestBody", {}), *operation["responses"].values()]
+    for body in bodies:
+        content = body.get("content", {}).get("application/json")
+        if content and not content.keys() & {"example", "examples"}:
+            content["example"] = example_of(content["schema"], schemas)
 
 
 def _complete_operation(operation: dict[str, Any]) -> None:

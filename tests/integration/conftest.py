@@ -48,6 +48,9 @@ def postgres_url() -> Iterator[str]:
     server = postgres.PostgresServer(folder / "data")
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            _administer(url, f"ALTER SYSTEM SET {setting} = off")  # its data lives for minutes
+        _administer(url, "SELECT pg_reload_conf()")
         _administer(url, "CREATE DATABASE template")
         database = Database(_at(url, "template"))
         migrations.upgrade(database)

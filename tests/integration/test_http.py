@@ -1,9 +1,13 @@
 """What surrounds every request."""
 
 import threading
+from collections.abc import Iterator
 
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import TypeAdapter
 from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
@@ -14,8 +18,9 @@ from app.core.ids import new_id
 from app.core.queue import InMemoryQueue, send_tuning
 from app.core.settings import AuthSettings, LimitSettings, ServerSettings, Settings
 from app.core.tables import Project
+from app.http.authentication import RequiresRole
 from app.http.gateway import GatewayDep, SessionDep
-from app.main import create_app
+from app.main import ROUTERS, create_app
 from models.errors import StorageFull
 from tests.integration.problems import assert_problem
 
@@ -254,6 +259,32 @@ def test_authentication_off(settings: Settings, database: Database, queue: InMem
         assert client.get("/v1/keys/current").json()["role"] == "admin"
 
 
+def test_the_documentation_dials_nowhere(client: TestClient) -> None:
+    page = client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+    assert "http" not in page.text.replace("http-equiv", "")
+    for path in ("/docs/start.js", "/docs/swagger-ui.js", "/docs/swagger-ui.css", "/openapi.json"):
+        assert f'"{path}"' in page.text + client.get("/docs/start.js").text
+        assert client.get(path).status_code == 200
+
+
+def _routes() -> Iterator[APIRoute]:
+    for router in ROUTERS:
+        yield from (route for route in router.routes if isinstance(route, APIRoute))
+
+
+def test_every_route_under_v1_says_a_role() -> None:
+    roles = {route.path: _roles(route.dependant) for route in _routes()}
+    assert roles["/v1/keys"] == ["admin"]
+    assert [path for path, found in roles.items() if path.startswith("/v1") and not found] == []
+
+
+def _roles(dependant: Dependant) -> list[str]:
+    own = [dependant.call.role] if isinstance(dependant.call, RequiresRole) else []
+    return own + [role for inner in dependant.dependencies for role in _roles(inner)]
+
+
 def test_openapi_is_complete(app: FastAPI) -> None:
     document = app.openapi()
     assert document == app.openapi()
@@ -265,6 +296,30 @@ def test_openapi_is_complete(app: FastAPI) -> None:
             if path.startswith("/v1"):
                 assert operation["security"], (method, path)
     assert "HTTPValidationError" not in str(document)
+
+
+def test_every_answer_has_an_example_that_fits(app: FastAPI) -> None:
+    paths = app.openapi()["paths"]
+    fitted = 0
+    for route in _routes():
+        if route.response_model is None or not route.include_in_schema:
+            continue
+        for method in route.methods or ():
+            answers = paths[route.path_format][method.lower()]["responses"]
+            success = next(answers[code] for code in answers if code.startswith("2"))
+            content = success["content"].get("application/json")
+            if content is not None and "example" in content:
+                TypeAdapter(route.response_model).validate_python(content["example"])
+                fitted += 1
+    assert fitted > 15
+
+
+def test_every_body_has_an_example_that_is_taken(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    paths = document["paths"]
+    for path in ("/v1/projects", "/v1/keys"):
+        schema = paths[path]["post"]["requestBody"]["content"]["application/json"]
+        assert client.post(path, json=schema["example"]).status_code == 201
 
 
 def test_no_thread_outlives_the_gateway(settings: Settings, queue: InMemoryQueue) -> None:
