@@ -1,0 +1,100 @@
+"""What it took, and how to do it again."""
+
+import json
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from models.classes import default_role, normalise_name
+from models.recipe import Recipe
+from models.report.data import ReportData
+
+# In the order in which they happen; phases of other names follow.
+_PHASES = {
+    "install": "Installing",
+    "start": "Starting the service",
+    "upload": "Uploading the photographs",
+    "queue": "Waiting in the queue",
+    "features": "Encoding the photographs",
+    "tune": "Tuning the prompts",
+    "evaluate": "Measuring the result",
+    "promote": "Promoting",
+    "predict": "Deciding the test photographs",
+}
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A phase, its seconds, and its share of the longest in percent."""
+
+    name: str
+    seconds: float
+    percent: float
+
+
+def phases(data: ReportData) -> list[Phase]:
+    """Return the phases of the tuning and those outside it."""
+    spent: dict[str, float] = {**data.header.metrics.seconds, **data.seconds}
+    order = [*(key for key in _PHASES if key in spent), *(k for k in spent if k not in _PHASES)]
+    longest = max(spent.values(), default=0.0) or 1.0
+    return [
+        Phase(_PHASES.get(key, _spoken(key)), spent[key], round(100 * spent[key] / longest, 1))
+        for key in order
+    ]
+
+
+def command(data: ReportData) -> str:
+    """Return the command that tunes this model anew from a folder of the same photographs."""
+    if data.command is not None:
+        return data.command
+    header = data.header
+    parts = ["shotline", "tune", "FOLDER", "--out", "FILE", "--seed", str(header.seed)]
+    if data.header.metrics.tuned.basis == "holdout":
+        parts += ["--shots", str(max(header.n_train))]
+    parts += ["--backbone", header.backbone]
+    for spec in header.classes:
+        if spec.role == "ok" and default_role(spec.name) != "ok":
+            parts += ["--ok", spec.name]
+        if normalise_name(spec.prompt_name) != normalise_name(spec.name):
+            parts += ["--prompt", f"{spec.name}={spec.prompt_name}"]
+    if header.view.roi is not None:
+        parts += ["--roi", ",".join(f"{side:g}" for side in header.view.roi)]
+    if header.view.resize != "fit":
+        parts += ["--resize", header.view.resize]
+    default: dict[str, Any] = Recipe().model_dump()
+    for name, value in header.recipe.model_dump().items():
+        if value != default[name]:
+            parts += ["--set", f"{name}={_setting(value)}"]
+    return shlex.join(parts)
+
+
+def facts(data: ReportData) -> list[tuple[str, str]]:
+    """Return what identifies the model: names and values."""
+    header = data.header
+    roi = "whole image" if header.view.roi is None else str(header.view.roi)
+    return [
+        ("Model", data.digest),
+        ("Backbone", header.backbone),
+        ("Backbone digest", header.backbone_digest),
+        ("Snapshot of the photographs", header.snapshot),
+        ("Recipe digest", header.recipe.digest),
+        ("Seed", str(header.seed)),
+        ("View", f"{header.view.resize}, {roi}, decoder {header.view.decoder}"),
+        ("Shotline", header.shotline),
+        ("Made", f"{header.created:%Y-%m-%d %H:%M} UTC"),
+    ]
+
+
+def recipe(data: ReportData) -> list[tuple[str, str]]:
+    """Return the hyperparameters."""
+    values = data.header.recipe.model_dump()
+    return [(name, "none" if value is None else str(value)) for name, value in values.items()]
+
+
+def _setting(value: Any) -> str:
+    """Write a value as `--set` reads it: JSON, or text that is no JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _spoken(key: str) -> str:
+    return key.replace("_", " ").capitalize()
