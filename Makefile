@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SET ?= textile
+EXTRAS := demo,demo-elpv,dev,docs,postgres,starter
 
-.PHONY: demo test lint format bench docs starter clean
+.PHONY: demo test lint format bench docs starter constraints clean
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@test -d $(VENV) || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -59,3 +60,10 @@ starter: $(VENV)/.starter  ## Build the starter backbone anew, into build/starte
 
 clean:
 	rm -rf build $(VENV)
+
+constraints:  ## Pin every dependency anew, from a fresh environment
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip --quiet install torch==2.14.1 torchvision==0.29.1
+	build/constraints/bin/python -m pip --quiet install --editable '.[$(EXTRAS)]'
+	build/constraints/bin/python -m pip freeze --exclude-editable > constraints.txt
+	rm -rf build/constraints

@@ -24,6 +24,13 @@ from models.errors import ShotlineError
 out = Console()
 err = Console(stderr=True)
 
+# What people read while a tuning is in one of its phases.
+PHASES = {
+    "features": "Encoding images",
+    "tune": "Tuning prompts",
+    "evaluate": "Measuring accuracy",
+}
+
 
 class ShotlineGroup(TyperGroup):
     """Turns an error of the tree into two lines on standard error and exit code 2."""

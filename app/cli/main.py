@@ -7,6 +7,7 @@ from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.predict import predict
 from app.cli.processes import migrate, serve, worker
+from app.cli.push import push
 from app.cli.tune import tune
 from app.cli.up import up
 
@@ -23,6 +24,7 @@ app.command(rich_help_panel=_CORE)(tune)
 app.command(rich_help_panel=_CORE)(predict)
 app.command(rich_help_panel=_CORE)(inspect)
 app.command(rich_help_panel=_SERVICE)(up)
+app.command(rich_help_panel=_SERVICE)(push)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)

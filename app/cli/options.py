@@ -1,5 +1,6 @@
 """Options that several commands share, and what is made of them."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -52,17 +53,24 @@ def read_recipe(settings: Sequence[str]) -> "Recipe":
     Raises:
         BadRecipe: not of that form, an unknown name, or a value out of range.
     """
-    import json
-
     from models.recipe import Recipe
 
+    return Recipe.read(read_settings(settings))
+
+
+def read_settings(settings: Sequence[str]) -> dict[str, Any]:
+    """Read `name=value` settings; a value that is no JSON is a text.
+
+    Raises:
+        BadRecipe: not of that form.
+    """
     values: dict[str, Any] = {}
     for name, text in split_pairs(settings, BadRecipe, "--set steps=100"):
         try:
             values[name] = json.loads(text)
         except json.JSONDecodeError:
             values[name] = text
-    return Recipe.read(values)
+    return values
 
 
 def read_view(roi: str | None, resize: Literal["fit", "crop", "stretch"]) -> "View":

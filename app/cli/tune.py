@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import Progress, TaskID
 
-from app.cli.console import err, out, progress_bar
+from app.cli.console import PHASES, err, out, progress_bar
 from app.cli.options import (
     BackboneOption,
     DeviceOption,
@@ -30,11 +30,6 @@ if TYPE_CHECKING:
     from models.tuning import TuningProgress
 
 _CHECKPOINT_SECONDS = 5.0
-_PHASES = {
-    "features": "Encoding images",
-    "tune": "Tuning prompts",
-    "evaluate": "Cross-validating",
-}
 
 
 def tune(
@@ -167,7 +162,7 @@ class _Observer:
     def on_progress(self, progress: "TuningProgress") -> None:
         """Move the bar of the phase."""
         if progress.phase not in self._tasks:
-            self._tasks[progress.phase] = self._bar.add_task(_PHASES[progress.phase], note="")
+            self._tasks[progress.phase] = self._bar.add_task(PHASES[progress.phase], note="")
         note = "" if progress.record is None else f"loss {progress.record.loss:.3f}"
         task = self._tasks[progress.phase]
         self._bar.update(task, completed=progress.done, total=progress.total, note=note)
