@@ -118,7 +118,7 @@ def _open_zip(stack: ExitStack, source: Slice) -> zipfile.ZipFile:
 
 
 def _zip_entries(archive: zipfile.ZipFile, limits: LimitSettings, packed: int) -> list[_Entry]:
-    infos = [info for info in archive.infolist() if not info.is_dir()]
+    infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
     encrypted = next((info for info in infos if info.flag_bits & _ENCRYPTED), None)
     if encrypted is not None:
         raise BadUpload(

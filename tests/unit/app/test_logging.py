@@ -1,0 +1,42 @@
+"""Logs as JSON."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from app.core.logging import configure_logging
+from app.core.settings import LogSettings
+
+
+@pytest.fixture(autouse=True)
+def _restore() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def test_one_json_object_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogSettings(level="info", format="json"))
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger("a").info("happened", label="傷")
+        logging.getLogger("library").warning("said %s", "this")
+        structlog.get_logger("a").debug("unheard")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["event"], line["level"]) for line in lines] == [
+        ("happened", "info"),
+        ("said this", "warning"),
+    ]
+    assert lines[0]["label"] == "傷"
+    assert all(line["request_id"] == "r1" and line["timestamp"].endswith("Z") for line in lines)
+
+
+def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(LogSettings(level="info", format="console"))
+    structlog.get_logger("a").info("happened", n=1)
+    assert "happened" in capsys.readouterr().err
