@@ -58,7 +58,7 @@ def create_app(
     app.state.gateway = gateway
     for router in ROUTERS:
         app.include_router(router)
-    install_problems(app)
+    install_problems(app, ROUTERS)
     describe(app)
     limits = settings.limits
     app.add_middleware(

@@ -2,11 +2,12 @@
 
 import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -127,8 +128,11 @@ def encode(value: object) -> bytes:
     return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace")
 
 
-def install_problems(app: FastAPI) -> None:
+def install_problems(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     """Answer every error of `app` with problem+json; unforeseen ones are met in the middleware."""
+    app.state.api_routes = [
+        route for router in routers for route in router.routes if isinstance(route, APIRoute)
+    ]
     app.add_exception_handler(core.ShotlineError, _on_shotline_error)
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -159,7 +163,16 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     response = problem_response(_from_http(request, error), request_id(request))
     for name, value in (error.headers or {}).items():
         response.headers[name] = value
+    if error.status_code == 405:
+        response.headers["Allow"] = ", ".join(sorted(_methods(request)))
     return response
+
+
+def _methods(request: Request) -> set[str]:
+    """Return every method that the address takes; each route alone knows only its own."""
+    routes: list[APIRoute] = request.app.state.api_routes
+    found = (route for route in routes if route.path_regex.match(request.url.path))
+    return {method for route in found for method in route.methods or ()}
 
 
 def _from_http(request: Request, error: HTTPException) -> core.ShotlineError:

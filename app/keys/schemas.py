@@ -20,7 +20,9 @@ class KeyIn(BaseModel):
         json_schema_extra={"examples": [{"name": "line 3 camera", "role": "operator"}]},
     )
 
-    name: str = Field(description="Who holds it.", max_length=200)
+    name: str = Field(
+        description="Who holds it.", json_schema_extra={"minLength": 1, "maxLength": 100}
+    )
     role: KeyRole = Field(description="Each role may do what those before it may.")
     project: UUID | None = Field(None, description="The one project it sees; null for all.")
     expires_at: AwareDatetime | None = Field(None, description="Null for a key without end.")

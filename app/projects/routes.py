@@ -118,7 +118,7 @@ def add_class(project: UUID, body: ClassIn, principal: Engineer, session: Sessio
 
 
 @router.put(
-    "/{project}/classes/order",
+    "/{project}/class-order",
     tags=["classes"],
     summary="Reorder the classes",
     responses=responses(BadInput, Frozen, Forbidden, NotFound),

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.core.tables import KeepImages, Split
 from app.projects.service import ClassView, ProjectView, view_of
@@ -15,11 +15,18 @@ _PROJECT = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
 _CLASS = "01a20b48-da01-7d31-8e5d-1c0b7a5f9e21"
 _VIEW = {"roi": None, "resize": "fit", "decoder": "pillow/1"}
 
+# Told to callers and checked by the services, whose refusals say more than a schema's.
+_SHAPE: dict[str, JsonValue] = {"minLength": 1, "maxLength": 100, "pattern": r"[^\s_\-]"}
+
 Name = Annotated[
-    str, Field(max_length=200, description="1 to 100 characters in any language, emoji too.")
+    str,
+    Field(
+        description="1 to 100 characters in any language, emoji too; no control characters.",
+        json_schema_extra=_SHAPE,
+    ),
 ]
 PromptName = Annotated[
-    str, Field(max_length=200, description="English, what the text encoder reads.")
+    str, Field(description="English, what the text encoder reads.", json_schema_extra=_SHAPE)
 ]
 RoleField = Annotated[
     Role,

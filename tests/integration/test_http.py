@@ -38,6 +38,9 @@ def test_wrong_method(client: TestClient) -> None:
     response = client.put("/livez")
     assert_problem(response, 405, "method-not-allowed", names=("/livez", "PUT"))
     assert response.headers["allow"] == "GET"
+    several = client.put(f"/v1/projects/{new_id()}")
+    assert_problem(several, 405, "method-not-allowed")
+    assert several.headers["allow"] == "DELETE, GET, PATCH"
 
 
 def test_validation_names_the_field_and_the_value(client: TestClient) -> None:

@@ -92,21 +92,12 @@ def test_expiry_in_the_past(client: TestClient) -> None:
     assert_problem(response, 422, "bad-input", names="2020-01-01", field="expires_at")
 
 
-@pytest.mark.parametrize(
-    ("name", "slug"),
-    [
-        ("", "bad-name"),
-        ("  ", "bad-name"),
-        ("a\u0000b", "bad-name"),
-        ("x" * 101, "bad-name"),
-        ("\ud800", "bad-input"),  # no text at all: refused before it is looked at as a name
-    ],
-)
-def test_bad_names(client: TestClient, database: Database, name: str, slug: str) -> None:
+@pytest.mark.parametrize("name", ["", "  ", "a\u0000b", "\ud800", "x" * 101])
+def test_bad_names(client: TestClient, database: Database, name: str) -> None:
     body = json.dumps({"name": name, "role": "viewer"}).encode()
     before = _count(database)
     response = client.post("/v1/keys", content=body, headers={"content-type": "application/json"})
-    assert_problem(response, 422, slug, field="name")
+    assert_problem(response, 422, "bad-name", field="name")
     assert _count(database) == before
 
 

@@ -183,7 +183,7 @@ def test_unknown_project(client: TestClient) -> None:
         client.patch(f"/v1/projects/{missing}", json={"name": "x"}),
         client.delete(f"/v1/projects/{missing}"),
         client.post(f"/v1/projects/{missing}/classes", json={"name": "x"}),
-        client.put(f"/v1/projects/{missing}/classes/order", json={"classes": []}),
+        client.put(f"/v1/projects/{missing}/class-order", json={"classes": []}),
         client.get(f"/v1/projects/{missing}/images"),
     ):
         assert_problem(response, 404, "not-found", names=missing, field="project")
@@ -201,7 +201,9 @@ def test_add_rename_reorder(client: TestClient) -> None:
     assert added.status_code == 201
     assert names(added.json()) == ["good", "scratch", "凹み"]
     ids = [entry["id"] for entry in added.json()["classes"]]
-    moved = client.put(f"{url}/order", json={"classes": [ids[2], ids[0], ids[1]]}).json()
+    moved = client.put(
+        url.replace("classes", "class-order"), json={"classes": [ids[2], ids[0], ids[1]]}
+    ).json()
     assert names(moved) == ["凹み", "good", "scratch"]
     renamed = client.patch(f"{url}/{ids[1]}", json={"name": "deep scratch"}).json()
     assert names(renamed) == ["凹み", "good", "deep scratch"]
@@ -217,7 +219,7 @@ def test_add_rename_reorder(client: TestClient) -> None:
 
 def test_orders_that_are_none(client: TestClient) -> None:
     made = make(client)
-    url = f"/v1/projects/{made['id']}/classes/order"
+    url = f"/v1/projects/{made['id']}/class-order"
     ids = [entry["id"] for entry in made["classes"]]
     missing = client.put(url, json={"classes": ids[:1]})
     assert_problem(missing, 422, "bad-input", names="scratch", field="classes")
@@ -235,7 +237,7 @@ def test_the_list_is_frozen_by_the_first_tuning(client: TestClient, database: Da
     ids = [entry["id"] for entry in made["classes"]]
     for response in (
         client.post(url, json={"name": "dent"}),
-        client.put(f"{url}/order", json={"classes": ids[::-1]}),
+        client.put(url.replace("classes", "class-order"), json={"classes": ids[::-1]}),
         client.delete(f"{url}/{ids[0]}"),
     ):
         assert_problem(response, 409, "frozen", names="Housing", field="classes")
