@@ -138,12 +138,20 @@ class Backbone:
 
     def _encode_chunk(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
         count = pixels.shape[0]
-        full = pad(pixels, (0, 0, 0, 0, 0, 0, 0, IMAGE_BATCH - count)).to(self.device)
-        images = (full.float() - self._mean) / self._std
+        full = pad(pixels, (0, 0, 0, 0, 0, 0, 0, IMAGE_BATCH - count))
+        return self.encode_batch(full)[:count]
+
+    @torch.no_grad()
+    def encode_batch(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
+        """Return what `encode_images` does, up to rounding, in one batch of exactly these images.
+
+        For those who wait for an answer: to fill a batch up costs as much as images would.
+        """
+        images = (pixels.to(self.device).float() - self._mean) / self._std
         dtype = _DTYPES[self.precision]
         with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
             features = self._clip.encode_image(images)
-        return normalize(features[:count].float(), dim=-1).cpu()
+        return normalize(features.float(), dim=-1).cpu()
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "n embed_dim"]:
