@@ -1,7 +1,7 @@
 """The gateway as an ASGI application."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 from fastapi import APIRouter, FastAPI
@@ -23,7 +23,14 @@ from app.http.problems import install_problems
 from app.images import routes as images
 from app.keys import routes as keys
 from app.keys.cache import KeyCache
+from app.predictions import record_routes as records
+from app.predictions import routes as predictions
+from app.predictions.engine import ImageEncoder
+from app.predictions.provider import install_predictions
 from app.projects import routes as projects
+from app.registry import routes as registry
+from app.tunings import routes as tunings
+from app.tunings.reaper import make_reaper
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,
@@ -32,6 +39,10 @@ ROUTERS: tuple[APIRouter, ...] = (
     keys.router,
     projects.router,
     images.router,
+    tunings.router,
+    registry.router,
+    predictions.router,
+    records.router,
 )
 
 
@@ -41,6 +52,7 @@ def create_app(
     database: Database | None = None,
     storage: Storage | None = None,
     queue: TaskQueue | None = None,
+    load_encoder: Callable[[], ImageEncoder] | None = None,
 ) -> FastAPI:
     """Return the gateway; whatever is not given is made from `settings`.
 
@@ -56,6 +68,7 @@ def create_app(
     )
     app = FastAPI(title="Shotline", lifespan=_lifespan, docs_url=None, redoc_url=None)
     app.state.gateway = gateway
+    install_predictions(app, gateway, load_encoder)
     for router in ROUTERS:
         app.include_router(router)
     install_problems(app, ROUTERS)
@@ -86,6 +99,7 @@ def make_gateway(
             "sweep", lambda: sweep_orphans(database, gateway.storage, min_age=sweep_age), sweep_age
         ),
     ]
+    gateway.components.append(make_reaper(database, queue, settings.tuning))
     gateway.checks += [
         HealthCheck("database", lambda: _check_database(database)),
         HealthCheck("storage", storage.check),

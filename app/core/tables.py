@@ -277,6 +277,14 @@ class PredictionRecord(Table):
         Index(
             "ix_predictions_project_id_station_captured_at", "project_id", "station", "captured_at"
         ),
+        # What a project's quota of kept images is counted by.
+        Index(
+            "ix_predictions_kept_images",
+            "project_id",
+            "id",
+            sqlite_where=text("image_sha256 IS NOT NULL"),
+            postgresql_where=text("image_sha256 IS NOT NULL"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True)

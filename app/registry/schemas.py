@@ -48,7 +48,9 @@ class ModelOut(BaseModel):
     aliases: list[str] = Field(examples=[["production"]])
     backbone: str = Field(examples=["starter"])
     backbone_digest: str = Field(examples=[_DIGEST])
-    classes: list[ClassSpec]
+    classes: list[ClassSpec] = Field(
+        examples=[[{"name": "good", "prompt_name": "good", "role": "ok"}]]
+    )
     accuracy: AccuracyOut
     tuning: UUID
     created_at: datetime

@@ -97,6 +97,21 @@ def get_version(session: Session, principal: Principal, version_id: UUID) -> Ver
     return VersionView(row, repository.names_of(session, [row.id])[row.id])
 
 
+def report_of(found: VersionView) -> str:
+    """Return the sha256 of the version's HTML report.
+
+    Raises:
+        NotFound: none was made.
+    """
+    if found.row.report_sha256 is None:
+        raise NotFound(
+            f"Version {found.row.number} has no HTML report.",
+            fix="Read the figures as JSON: leave format=html and Accept: text/html out.",
+            field="format",
+        )
+    return found.row.report_sha256
+
+
 def list_versions(
     session: Session, principal: Principal, project_id: UUID, *, after: UUID | None, limit: int
 ) -> Sequence[VersionView]:

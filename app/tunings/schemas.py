@@ -89,7 +89,7 @@ class TuningOut(BaseModel):
     state: TuningState = Field(examples=["running"])
     cancel_requested: bool = Field(examples=[False])
     attempt: int = Field(description="How often a worker took it.", examples=[1])
-    recipe: Recipe
+    recipe: Recipe = Field(examples=[Recipe().model_dump(mode="json")])
     seed: int = Field(examples=[0])
     backbone: str = Field(examples=["starter"])
     snapshot: SnapshotOut

@@ -18,11 +18,19 @@ from app import migrations
 from app.core.database import Database
 from app.core.ids import new_id
 from app.core.queue import InMemoryQueue
-from app.core.settings import DatabaseSettings, LimitSettings, ServerSettings, Settings
+from app.core.settings import (
+    BackboneSettings,
+    DatabaseSettings,
+    LimitSettings,
+    ServerSettings,
+    Settings,
+)
 from app.core.storage import LocalStorage
 from app.core.tables import KeyRole
 from app.keys import service as keys
 from app.main import create_app
+from app.predictions.engine import ImageEncoder, load_encoder
+from tests.integration import tiny
 
 MakeClient = Callable[..., TestClient]
 
@@ -117,12 +125,31 @@ def limits() -> LimitSettings:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, database_url: str, limits: LimitSettings) -> Settings:
+def settings(
+    tmp_path: Path,
+    database_url: str,
+    limits: LimitSettings,
+    backbone_settings: BackboneSettings,
+) -> Settings:
     return Settings(
         server=ServerSettings(home=tmp_path / "home"),
         database=DatabaseSettings(url=SecretStr(database_url), busy_timeout=2.0),
         limits=limits,
+        backbone=backbone_settings,
     )
+
+
+@pytest.fixture(scope="session")
+def backbone_settings(tmp_path_factory: pytest.TempPathFactory) -> BackboneSettings:
+    """A backbone that is loaded and tuned in a moment."""
+    source = tiny.write_backbone(tmp_path_factory.mktemp("backbone"))
+    return BackboneSettings(source=source, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def encoder(backbone_settings: BackboneSettings) -> ImageEncoder:
+    """The image encoder that all gateways of the tests share."""
+    return load_encoder(backbone_settings)
 
 
 @pytest.fixture
@@ -144,9 +171,15 @@ def queue() -> InMemoryQueue:
 
 @pytest.fixture
 def app(
-    settings: Settings, database: Database, storage: LocalStorage, queue: InMemoryQueue
+    settings: Settings,
+    database: Database,
+    storage: LocalStorage,
+    queue: InMemoryQueue,
+    encoder: ImageEncoder,
 ) -> FastAPI:
-    return create_app(settings, database=database, storage=storage, queue=queue)
+    return create_app(
+        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: encoder
+    )
 
 
 @pytest.fixture

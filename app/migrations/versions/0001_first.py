@@ -321,6 +321,14 @@ def upgrade() -> None:
         ["project_id", "station", "captured_at"],
         unique=False,
     )
+    op.create_index(
+        "ix_predictions_kept_images",
+        "predictions",
+        ["project_id", "id"],
+        unique=False,
+        sqlite_where=sa.text("image_sha256 IS NOT NULL"),
+        postgresql_where=sa.text("image_sha256 IS NOT NULL"),
+    )
 
 
 def downgrade() -> None:

@@ -1,0 +1,269 @@
+"""The three bodies that a prediction comes in: a raw image, multipart, or JSON with base64."""
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import anyio
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+from starlette.requests import Request
+
+from app.core.errors import BadRequest, TooLarge, UnsupportedType
+from app.core.settings import LimitSettings
+from app.core.slices import Slice
+from app.core.text import clean_text
+from app.http.spool import Part, spool
+from app.predictions.schemas import OriginIn, PredictIn
+from models.errors import BadImage, BadInput
+
+_FIELDS = ("image_id", "part_id", "station", "captured_at")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where an image comes from, as the line tells it; kept with the prediction."""
+
+    image_id: str | None = None
+    part_id: str | None = None
+    station: str | None = None
+    captured_at: datetime | None = None
+
+
+@dataclass(frozen=True)
+class IncomingImage:
+    """An image to be decided on.
+
+    Attributes:
+        origin: where it comes from.
+        read: returns the bytes; raises `BadImage` where they cannot be had.
+    """
+
+    origin: Origin
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a request asks: the images, and whether it asked for one or for a list."""
+
+    images: Sequence[IncomingImage]
+    single: bool
+    stack: ExitStack = field(default_factory=ExitStack)
+
+    def fingerprint(self, *extra: object) -> str:
+        """Return what stands for the content, whatever boundary a multipart body chose."""
+        hasher = hashlib.sha256(repr((self.single, extra)).encode())
+        for image in self.images:
+            try:
+                digest = hashlib.sha256(image.read()).hexdigest()
+            except BadImage as error:
+                digest = str(error)
+            hasher.update(repr((image.origin, digest)).encode())
+        return hasher.hexdigest()
+
+
+async def read_intake(
+    request: Request, defaults: Origin, limits: LimitSettings, scratch: Path
+) -> Intake:
+    """Read a request's body.
+
+    Args:
+        request: its body is not read yet.
+        defaults: what the headers say of all its images.
+        limits: on bytes and images.
+        scratch: where a multipart body is spooled to.
+
+    Raises:
+        BadRequest, BadInput, RequestValidationError: a body that cannot be read.
+        TooLarge: more bytes or images than allowed.
+        UnsupportedType: another content type.
+    """
+    content_type = request.headers.get("content-type", "")
+    kind = content_type.split(";")[0].strip().lower()
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        data = await request.body()
+        read = partial(_within, data, limits.file_bytes)
+        return Intake([IncomingImage(defaults, read)], single=True)
+    if kind == "multipart/form-data":
+        return await _read_form(request, content_type, defaults, limits, scratch)
+    if kind == "application/json":
+        data = await request.body()
+        return await anyio.to_thread.run_sync(_read_json, data, defaults, limits)
+    raise UnsupportedType(
+        f"The Content-Type {content_type[:80]!r} is none of image/*, multipart/form-data and"
+        " application/json.",
+        fix="Send the image's bytes as image/jpeg or image/png, a form with files, or JSON with"
+        " base64.",
+        field="Content-Type",
+    )
+
+
+def make_origin(
+    image_id: str | None = None,
+    part_id: str | None = None,
+    station: str | None = None,
+    captured_at: str | datetime | None = None,
+    *,
+    defaults: Origin = Origin(),
+) -> Origin:
+    """Return what is said of an image, cleaned, `defaults` for what is not.
+
+    Raises:
+        BadName: text with control characters, or too long.
+        BadInput: a time that is none, or without a time zone.
+    """
+    return Origin(
+        image_id=_text(image_id, "image_id") or defaults.image_id,
+        part_id=_text(part_id, "part_id") or defaults.part_id,
+        station=_text(station, "station") or defaults.station,
+        captured_at=_time(captured_at) or defaults.captured_at,
+    )
+
+
+async def _read_form(
+    request: Request, content_type: str, defaults: Origin, limits: LimitSettings, scratch: Path
+) -> Intake:
+    stack = ExitStack()
+    try:
+        body = await spool(request, scratch)
+        stack.callback(body.close)
+        parts = await anyio.to_thread.run_sync(body.parts, content_type)
+        images = _form_images(parts, defaults, limits)
+    except BaseException:
+        stack.close()
+        raise
+    return Intake(images, single=len(images) == 1, stack=stack)
+
+
+def _form_images(
+    parts: Sequence[Part], defaults: Origin, limits: LimitSettings
+) -> list[IncomingImage]:
+    files = [part for part in parts if part.file_name is not None]
+    if not files:
+        raise BadRequest(
+            "The form has no file.",
+            fix="Send each image as a file, with a file name, in a field called image.",
+            field="image",
+        )
+    _check_count(len(files), limits)
+    said = {name: [p.text() for p in parts if p.name == name] for name in _FIELDS}
+    common = make_origin(
+        **{name: said[name][0] for name in _FIELDS if len(said[name]) == 1}, defaults=defaults
+    )
+    for name in _FIELDS:
+        if len(said[name]) not in (0, 1, len(files)):
+            raise BadInput(
+                f"The form has {len(said[name])} fields {name!r} for {len(files)} files.",
+                fix="Send one for all, or one for each file in the order of the files.",
+                field=name,
+            )
+    return [
+        IncomingImage(
+            _origin_of(part, place, said, common, len(files)),
+            partial(_slice_within, part.data, limits.file_bytes),
+        )
+        for place, part in enumerate(files)
+    ]
+
+
+def _origin_of(
+    part: Part, place: int, said: dict[str, list[str]], common: Origin, files: int
+) -> Origin:
+    if files == 1:
+        return common
+    own = {name: values[place] for name, values in said.items() if len(values) == files}
+    if not said["image_id"]:
+        own["image_id"] = part.file_name or ""
+    return make_origin(**own, defaults=common)
+
+
+def _read_json(data: bytes, defaults: Origin, limits: LimitSettings) -> Intake:
+    try:
+        asked = PredictIn.model_validate_json(data)
+    except ValidationError as error:
+        found = [entry | {"loc": ("body", *entry["loc"])} for entry in error.errors()]
+        raise RequestValidationError(found) from error
+    common = _origin_in(asked, defaults)
+    if asked.images is None:
+        read = partial(_from_base64, asked.image or "", limits.file_bytes)
+        return Intake([IncomingImage(common, read)], single=True)
+    _check_count(len(asked.images), limits)
+    images = [
+        IncomingImage(
+            _origin_in(entry, common), partial(_from_base64, entry.image, limits.file_bytes)
+        )
+        for entry in asked.images
+    ]
+    return Intake(images, single=False)
+
+
+def _origin_in(said: OriginIn, defaults: Origin) -> Origin:
+    return make_origin(
+        said.image_id, said.part_id, said.station, said.captured_at, defaults=defaults
+    )
+
+
+def _check_count(count: int, limits: LimitSettings) -> None:
+    if count > limits.predict_images:
+        raise TooLarge(
+            f"The request has {count} images; at most {limits.predict_images} are allowed.",
+            fix="Send fewer at a time.",
+            field="images",
+        )
+
+
+def _from_base64(text: str, limit: int) -> bytes:
+    try:
+        return _within(base64.b64decode(text, validate=True), limit)
+    except (binascii.Error, ValueError):
+        raise BadImage(
+            f"The image is not base64: it starts with {text[:12]!r}.",
+            fix="Encode the file's bytes as base64 (RFC 4648), without line breaks.",
+            field="image",
+        ) from None
+
+
+def _slice_within(data: Slice, limit: int) -> bytes:
+    if data.length > limit:
+        raise _too_long(data.length, limit)
+    return data.guarded(limit).read()
+
+
+def _within(data: bytes, limit: int) -> bytes:
+    if len(data) > limit:
+        raise _too_long(len(data), limit)
+    return data
+
+
+def _too_long(size: int, limit: int) -> BadImage:
+    return BadImage(
+        f"The image has {size} bytes; at most {limit} are allowed.",
+        fix="Save it with more compression, or cut it to the region of interest.",
+    )
+
+
+def _text(value: str | None, name: str) -> str | None:
+    return clean_text(value, name) if value else None
+
+
+def _time(value: str | datetime | None) -> datetime | None:
+    if value is None or value == "":
+        return None
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise BadInput(
+            f"captured_at {str(value)[:40]!r} is not a time with a time zone.",
+            fix="Write it as in 2026-11-24T08:15:30.250Z.",
+            field="captured_at",
+        )
+    return moment

@@ -1,0 +1,58 @@
+"""The prediction path put together, and how a route gets at it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, Request
+
+from app.core.background import Repeater
+from app.http.gateway import Gateway, HealthCheck
+from app.predictions.batcher import Batcher
+from app.predictions.engine import ImageEncoder, load_encoder
+from app.predictions.idempotency import IdempotencyStore
+from app.predictions.metrics import PredictionMetrics
+from app.predictions.records import RecordWriter
+from app.predictions.resident import ModelCache
+from app.predictions.service import Predictions
+
+
+def install_predictions(
+    app: FastAPI, gateway: Gateway, load: Callable[[], ImageEncoder] | None = None
+) -> None:
+    """Add the prediction path to a gateway: found at `app.state.predictions`.
+
+    Args:
+        app: the application.
+        gateway: gets the components and the health check.
+        load: returns the image encoder; by default the one that the settings name.
+    """
+    settings = gateway.settings
+    metrics = PredictionMetrics(gateway.metrics.registry)
+    models = ModelCache(gateway.database, gateway.storage, metrics)
+    batcher = Batcher(
+        load or partial(load_encoder, settings.backbone), settings.prediction.max_batch, metrics
+    )
+    records = RecordWriter(gateway.database, gateway.storage, settings.prediction, metrics)
+    answers = IdempotencyStore(
+        settings.home / "idempotency.db", settings.prediction.idempotency_hours
+    )
+    predictions = Predictions(settings, models, batcher, records, answers, metrics)
+    gateway.components += [
+        batcher,
+        Repeater("models", models.refresh, settings.prediction.refresh_seconds),
+        records,
+        answers,
+        predictions,
+    ]
+    gateway.checks.append(HealthCheck("backbone", batcher.check))
+    app.state.predictions = predictions
+
+
+def get_predictions(request: Request) -> Predictions:
+    """Return the prediction path of the gateway that serves `request`."""
+    predictions: Predictions = request.app.state.predictions
+    return predictions
+
+
+PredictionsDep = Annotated[Predictions, Depends(get_predictions)]

@@ -1,0 +1,196 @@
+"""What the line was told, written behind its back: predictions never wait for the database.
+
+A bounded queue and one thread. While the database is away the queue fills; what does not fit is
+lost and counted. Images that are to be kept travel with their record, under a limit of their own.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+
+from app.core.database import Database
+from app.core.errors import Unavailable
+from app.core.settings import PredictionSettings
+from app.core.storage import Storage
+from app.core.tables import PredictionRecord
+from app.predictions import repository
+from app.predictions.metrics import PredictionMetrics
+from models.errors import StorageFull
+
+log = structlog.get_logger(__name__)
+
+_BATCH = 200
+_RETRY_SECONDS = 0.5
+# Another gateway may keep images of the same project: its total is read again after so long.
+_TOTAL_SECONDS = 60.0
+
+
+@dataclass
+class NewRecord:
+    """A prediction to be recorded, and the image to be kept with it."""
+
+    values: dict[str, Any]
+    image: bytes | None = None
+
+    @property
+    def id(self) -> UUID:
+        """The prediction's id."""
+        found: UUID = self.values["id"]
+        return found
+
+
+class RecordWriter:
+    """Writes predictions in the background, within a second of the answer."""
+
+    def __init__(
+        self,
+        database: Database,
+        storage: Storage,
+        settings: PredictionSettings,
+        metrics: PredictionMetrics,
+    ) -> None:
+        self._database, self._storage = database, storage
+        self._settings, self._metrics = settings, metrics
+        self._waiting: deque[NewRecord] = deque()
+        self._pending: dict[UUID, NewRecord] = {}
+        self._image_bytes = 0
+        self._totals: dict[UUID, tuple[int, float]] = {}
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="records", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left, if the database can be reached, and end the thread."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def add(self, record: NewRecord) -> None:
+        """Have a prediction recorded; never waits, and never fails."""
+        with self._changed:
+            if len(self._pending) >= self._settings.record_queue:
+                self._metrics.records_lost.inc()
+                return
+            self._make_room(record)
+            self._waiting.append(record)
+            self._pending[record.id] = record
+            self._metrics.records_waiting.set(len(self._pending))
+            self._changed.notify()
+
+    def pending(self, prediction_id: UUID) -> PredictionRecord | None:
+        """Return a prediction that is not in the database yet."""
+        found = self._pending.get(prediction_id)
+        return None if found is None else PredictionRecord(**found.values)
+
+    def _make_room(self, record: NewRecord) -> None:
+        if record.image is None:
+            return
+        if self._image_bytes + len(record.image) > self._settings.record_image_bytes:
+            record.image = None
+            self._metrics.images_lost.inc()
+        else:
+            self._image_bytes += len(record.image)
+
+    def _run(self) -> None:
+        while batch := self._take():
+            try:
+                self._keep_images(batch)
+                self._write(batch)
+            except Unavailable as error:
+                self._try_again(batch, error)
+            except Exception:
+                log.exception("records_lost", records=len(batch))
+                self._metrics.records_lost.inc(len(batch))
+                self._forget(batch)
+            else:
+                self._forget(batch)
+                self._keep_quota(batch)
+
+    def _take(self) -> list[NewRecord]:
+        """Return what waits, nothing when stopping; blocks while nothing does."""
+        with self._changed:
+            while not self._waiting and not self._stopping:
+                self._changed.wait()
+            return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+
+    def _forget(self, batch: Sequence[NewRecord]) -> None:
+        with self._changed:
+            for record in batch:
+                self._pending.pop(record.id, None)
+            self._metrics.records_waiting.set(len(self._pending))
+
+    def _try_again(self, batch: Sequence[NewRecord], error: Unavailable) -> None:
+        with self._changed:
+            if self._stopping:
+                log.warning("records_lost", records=len(self._pending), error=str(error))
+                self._metrics.records_lost.inc(len(self._pending))
+                self._waiting.clear()
+                return
+            self._waiting.extendleft(reversed(batch))
+            self._changed.wait_for(lambda: self._stopping, _RETRY_SECONDS)
+
+    def _keep_images(self, batch: Sequence[NewRecord]) -> None:
+        for record in batch:
+            if record.image is None:
+                continue
+            image, record.image = record.image, None
+            with self._changed:
+                self._image_bytes -= len(image)
+            try:
+                sha256 = self._storage.put(image)
+            except (StorageFull, OSError) as error:
+                log.warning("image_not_kept", error=str(error))
+                self._metrics.images_lost.inc()
+            else:
+                record.values |= {"image_sha256": sha256, "image_bytes": len(image)}
+
+    def _write(self, batch: Sequence[NewRecord]) -> None:
+        try:
+            with self._database.unit_of_work() as session:
+                repository.add_all(session, [record.values for record in batch])
+        except IntegrityError:  # a project was deleted under one of them
+            self._write_one_by_one(batch)
+
+    def _write_one_by_one(self, batch: Sequence[NewRecord]) -> None:
+        for record in batch:
+            try:
+                with self._database.unit_of_work() as session:
+                    repository.add_all(session, [record.values])
+            except IntegrityError:
+                self._metrics.records_lost.inc()
+
+    def _keep_quota(self, batch: Sequence[NewRecord]) -> None:
+        added: dict[UUID, int] = {}
+        for record in batch:
+            if size := record.values.get("image_bytes"):
+                project = record.values["project_id"]
+                added[project] = added.get(project, 0) + size
+        for project, size in added.items():
+            try:
+                self._keep_quota_of(project, size)
+            except Unavailable as error:  # the next image kept looks again
+                log.warning("quota_not_kept", error=str(error))
+
+    def _keep_quota_of(self, project: UUID, added: int) -> None:
+        now, quota = time.monotonic(), self._settings.image_quota_bytes
+        total, read_at = self._totals.get(project, (0, -_TOTAL_SECONDS))
+        total += added
+        if total > quota or now - read_at >= _TOTAL_SECONDS:
+            with self._database.unit_of_work() as session:
+                total, read_at = repository.kept_bytes(session, project), now
+                if total > quota:
+                    total -= repository.drop_oldest_images(session, project, total - quota)
+        self._totals[project] = (total, read_at)

@@ -1,0 +1,137 @@
+"""SQL of predictions, and of what the gateway serves."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy.orm import Session
+
+from app.core.tables import (
+    Alias,
+    Decision,
+    KeepImages,
+    ModelVersion,
+    PredictionRecord,
+    Project,
+)
+from app.registry.service import PRODUCTION
+
+# Names in one IN list; SQLite takes 32,766 at most.
+_MANY = 1000
+
+
+class Served(NamedTuple):
+    """What predictions need to know of a project; `production` is a version's id."""
+
+    keep_images: KeepImages
+    production: UUID | None
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which predictions of a project to list; the times are of `created_at`."""
+
+    part_id: str | None = None
+    image_id: str | None = None
+    station: str | None = None
+    decision: Decision | None = None
+    label: str | None = None
+    version: int | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+def served(session: Session) -> Mapping[UUID, Served]:
+    """Return every project, with the version that is its `production`."""
+    query = select(Project.id, Project.keep_images, Alias.version_id).outerjoin(
+        Alias, and_(Alias.project_id == Project.id, Alias.name == PRODUCTION)
+    )
+    return {project: Served(keep, version) for project, keep, version in session.execute(query)}
+
+
+def versions(session: Session, version_ids: Iterable[UUID]) -> Sequence[ModelVersion]:
+    """Return the versions."""
+    wanted = list(version_ids)
+    found: list[ModelVersion] = []
+    for start in range(0, len(wanted), _MANY):
+        query = select(ModelVersion).where(ModelVersion.id.in_(wanted[start : start + _MANY]))
+        found.extend(session.scalars(query))
+    return found
+
+
+def add_all(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert predictions."""
+    session.execute(insert(PredictionRecord), [dict(row) for row in rows])
+
+
+def get(session: Session, prediction_id: UUID) -> PredictionRecord | None:
+    """Return the prediction."""
+    return session.get(PredictionRecord, prediction_id)
+
+
+def page(
+    session: Session, project_id: UUID, wanted: Filter, *, after: UUID | None, limit: int
+) -> Sequence[PredictionRecord]:
+    """Return the project's predictions in the order they were made."""
+    row = PredictionRecord
+    conditions = {
+        row.part_id: wanted.part_id,
+        row.image_id: wanted.image_id,
+        row.station: wanted.station,
+        row.decision: wanted.decision,
+        row.label: wanted.label,
+        row.model_number: wanted.version,
+    }
+    query = select(row).where(row.project_id == project_id).order_by(row.id).limit(limit)
+    query = query.where(*(column == value for column, value in conditions.items() if value))
+    if wanted.since is not None:
+        query = query.where(row.created_at >= wanted.since)
+    if wanted.until is not None:
+        query = query.where(row.created_at < wanted.until)
+    if after is not None:
+        query = query.where(row.id > after)
+    return session.scalars(query).all()
+
+
+def kept_bytes(session: Session, project_id: UUID) -> int:
+    """Return how many bytes the project's kept images have."""
+    query = select(func.sum(PredictionRecord.image_bytes)).where(
+        PredictionRecord.project_id == project_id, PredictionRecord.image_sha256.is_not(None)
+    )
+    return int(session.scalar(query) or 0)
+
+
+def drop_oldest_images(session: Session, project_id: UUID, surplus: int) -> int:
+    """Forget the project's oldest kept images until `surplus` bytes are gone; return how many.
+
+    The blobs themselves are swept once nothing names them.
+    """
+    gone, names = 0, []
+    for prediction_id, size in _oldest_images(session, project_id):
+        if gone >= surplus:
+            break
+        gone += size
+        names.append(prediction_id)
+    for start in range(0, len(names), _MANY):
+        session.execute(
+            update(PredictionRecord)
+            .where(PredictionRecord.id.in_(names[start : start + _MANY]))
+            .values(image_sha256=None, image_bytes=None)
+            .execution_options(synchronize_session=False)
+        )
+    return gone
+
+
+def _oldest_images(session: Session, project_id: UUID) -> Iterator[tuple[UUID, int]]:
+    query = (
+        select(PredictionRecord.id, PredictionRecord.image_bytes)
+        .where(
+            PredictionRecord.project_id == project_id, PredictionRecord.image_sha256.is_not(None)
+        )
+        .order_by(PredictionRecord.id)
+    )
+    for prediction_id, size in session.execute(query.execution_options(yield_per=_MANY)):
+        yield prediction_id, size or 0

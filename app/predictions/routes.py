@@ -1,0 +1,209 @@
+"""`POST …/predict`."""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
+
+from app.core import errors
+from app.core.access import Principal
+from app.http.authentication import Operator
+from app.http.gateway import GatewayDep
+from app.http.problems import responses
+from app.predictions.intake import Origin, make_origin, read_intake
+from app.predictions.provider import PredictionsDep
+from app.predictions.resident import ResidentModel
+from app.predictions.schemas import PredictIn, PredictionOut, ResultsOut
+from app.predictions.service import Question
+from app.predictions.serving import NDJSON, Form, Once, serve
+from models.errors import ArtifactMismatch, BadImage, BadInput
+
+router = APIRouter(prefix="/v1", tags=["predictions"])
+
+_DAY_MS = 86_400_000
+_COMPACT_EXAMPLE = "2;0.9400;7;scratch"
+
+
+class Call:
+    """What a request says beside its body."""
+
+    def __init__(
+        self,
+        top_k: Annotated[
+            int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
+        ] = None,
+        deadline_ms: Annotated[
+            int | None,
+            Query(
+                ge=1,
+                le=_DAY_MS,
+                description="Answer 504 rather than begin with an image later than this.",
+            ),
+        ] = None,
+        format: Annotated[  # noqa: A002 - what the caller writes
+            Literal["json", "compact"],
+            Query(description="`compact`: `code;probability;version;label`, at most 254 bytes."),
+        ] = "json",
+        accept: Annotated[
+            str, Header(description=f"`{NDJSON}`: a line for each image as it is decided on.")
+        ] = "*/*",
+        idempotency_key: Annotated[
+            str | None, Header(description="The same key, the same answer, for 24 hours.")
+        ] = None,
+        image_id: Annotated[str | None, Header(description="Echoed in the answer.")] = None,
+        part_id: Annotated[str | None, Header(description="Kept, searchable.")] = None,
+        station: Annotated[str | None, Header(description="Kept, searchable.")] = None,
+        captured_at: Annotated[str | None, Header(description="ISO 8601 with a zone.")] = None,
+    ) -> None:
+        self.deadline = math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1000
+        self.top_k, self.key = top_k, idempotency_key
+        self.form = Form(compact=format == "compact", lines=NDJSON in accept)
+        self._said = (image_id, part_id, station, captured_at)
+
+    def origin(self) -> Origin:
+        """Return what the headers say of the images.
+
+        Raises:
+            BadName, BadInput: see `intake.make_origin`.
+        """
+        return make_origin(*(None if said is None else _utf8(said) for said in self._said))
+
+
+CallDep = Annotated[Call, Depends()]
+
+
+def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return `schema` with what it refers to written out: it stands outside the components."""
+    parts = schema.pop("$defs", {})
+
+    def inline(node: Any) -> Any:
+        if isinstance(node, dict):
+            if "$ref" in node:
+                return inline(parts[node["$ref"].rsplit("/", 1)[-1]])
+            return {name: inline(value) for name, value in node.items()}
+        return [inline(value) for value in node] if isinstance(node, list) else node
+
+    inlined: dict[str, Any] = inline(schema)
+    return inlined
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/*": _BINARY,
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "image": {
+                            "type": "array",
+                            "items": _BINARY["schema"],
+                            "description": "One file or several, each with a file name.",
+                        },
+                        **{
+                            name: {"type": "string", "description": "One for all, or one for each."}
+                            for name in ("image_id", "part_id", "station", "captured_at")
+                        },
+                    },
+                    "required": ["image"],
+                }
+            },
+            "application/json": {"schema": _inlined(PredictIn.model_json_schema())},
+        },
+    }
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "model": PredictionOut | ResultsOut,
+        "description": "One image: the prediction. Several: `results` in the order of the request.",
+        "content": {
+            "text/plain": {"schema": {"type": "string"}, "example": _COMPACT_EXAMPLE},
+            NDJSON: {
+                "schema": {"type": "string"},
+                "example": '{"index":1,"decision":"ok",…}\n{"index":0,"status":422,…}\n',
+            },
+        },
+    },
+    **responses(
+        errors.BadRequest,
+        BadInput,
+        BadImage,
+        errors.Forbidden,
+        errors.NotFound,
+        errors.Conflict,
+        ArtifactMismatch,
+        errors.TooLarge,
+        errors.UnsupportedType,
+        errors.Unavailable,
+        errors.DeadlinePassed,
+    ),
+}
+
+
+def _route(path: str, summary: str) -> Callable[[Any], Any]:
+    return router.post(
+        path,
+        summary=summary,
+        responses=_ANSWERS,
+        openapi_extra=_BODY,
+        response_class=Response,
+    )
+
+
+@_route("/projects/{project}/predict", "Decide on images by what is in production")
+async def predict(
+    project: UUID,
+    request: Request,
+    principal: Operator,
+    call: CallDep,
+    gateway: GatewayDep,
+    predictions: PredictionsDep,
+) -> Response:
+    """Decide on one image or several with the version that the alias `production` names."""
+    model = await predictions.project_model(project)
+    return await _serve(request, principal, call, gateway, predictions, model)
+
+
+@_route("/models/{model}/predict", "Decide on images by one version")
+async def predict_by_model(
+    model: UUID,
+    request: Request,
+    principal: Operator,
+    call: CallDep,
+    gateway: GatewayDep,
+    predictions: PredictionsDep,
+) -> Response:
+    """Decide on one image or several with a version, whatever is in production."""
+    found = await predictions.model(model, principal)
+    return await _serve(request, principal, call, gateway, predictions, found)
+
+
+async def _serve(
+    request: Request,
+    principal: Principal,
+    call: Call,
+    gateway: GatewayDep,
+    predictions: PredictionsDep,
+    model: ResidentModel,
+) -> Response:
+    model.check_encoder(predictions.batcher.encoder())  # before the body is read
+    settings = gateway.settings
+    intake = await read_intake(request, call.origin(), settings.limits, settings.scratch_folder)
+    once = None
+    if call.key is not None:
+        once = Once(f"{principal.key_id} {request.url.path}", call.key)
+    question = Question(model, principal, call.top_k, call.deadline)
+    return await serve(predictions, intake, question, call.form, once)
+
+
+def _utf8(header: str) -> str:
+    """Return a header in the UTF-8 that clients mean; HTTP itself reads it as Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except (UnicodeEncodeError, UnicodeDecodeError):
+        return header

@@ -1,0 +1,291 @@
+"""From an image to a decision: decode, ride in a batch, multiply, decide, record.
+
+Nothing here waits for the database or for Redis.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, TypeVar
+from uuid import UUID
+
+from jaxtyping import UInt8
+from torch import Tensor
+
+from app.core.access import Principal
+from app.core.clock import utc_now
+from app.core.errors import Unavailable
+from app.core.ids import new_id
+from app.core.settings import Settings
+from app.predictions.batcher import Batcher, deadline_passed
+from app.predictions.engine import ImageEncoder
+from app.predictions.idempotency import IdempotencyStore
+from app.predictions.intake import IncomingImage
+from app.predictions.metrics import PredictionMetrics
+from app.predictions.records import NewRecord, RecordWriter
+from app.predictions.resident import ModelCache, ResidentModel
+from app.predictions.schemas import LabelProbabilityOut, ModelRef, PredictionOut
+from models.errors import ShotlineError
+from models.imaging import to_pixels
+from models.predictor import Decision, class_probabilities, decide
+
+Result = TypeVar("Result")
+Outcome = PredictionOut | ShotlineError
+
+
+class Question(NamedTuple):
+    """What is asked of each image of a request.
+
+    Attributes:
+        model: the version that answers.
+        asked_by: the API key.
+        top_k: so many classes are listed; None for all.
+        deadline: of `time.monotonic`; what is not encoded by then is not encoded.
+    """
+
+    model: ResidentModel
+    asked_by: Principal
+    top_k: int | None = None
+    deadline: float = math.inf
+
+
+class _Decoded(NamedTuple):
+    pixels: UInt8[Tensor, "3 size size"]
+    data: bytes
+    started: float
+    seconds: float
+
+
+class Slots:
+    """How many images are worked on or wait; used on the event loop alone."""
+
+    def __init__(self, capacity: int, metrics: PredictionMetrics) -> None:
+        self._free, self._capacity, self._metrics = capacity, capacity, metrics
+
+    @contextmanager
+    def taken(self, count: int) -> Iterator[None]:
+        """Hold `count` slots.
+
+        Raises:
+            Unavailable: fewer are free.
+        """
+        if count > self._free:
+            self._metrics.shed.inc(count)
+            raise Unavailable(
+                f"The gateway has {self._capacity - self._free} images to decide on already;"
+                f" {self._free} more are taken, {count} were sent.",
+                fix="Try again after the seconds in Retry-After, or send fewer images at a time.",
+                retry_after=1.0,
+            )
+        self._free -= count
+        self._metrics.waiting.inc(count)
+        try:
+            yield
+        finally:
+            self._free += count
+            self._metrics.waiting.dec(count)
+
+
+class Predictions:
+    """The prediction path of a gateway, and what belongs to it.
+
+    Attributes:
+        models: what is served.
+        batcher: the encoder.
+        records: the background writer.
+        answers: remembered under Idempotency-Keys.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: ModelCache,
+        batcher: Batcher,
+        records: RecordWriter,
+        answers: IdempotencyStore,
+        metrics: PredictionMetrics,
+    ) -> None:
+        self.models, self.batcher, self.records = models, batcher, records
+        self.answers, self.metrics = answers, metrics
+        self._max_pixels = settings.limits.image_pixels
+        # Of a request with many images so many are under way at once, which keeps batches full.
+        self._window = min(2 * settings.prediction.max_batch, settings.prediction.max_queue)
+        self._slots = Slots(settings.prediction.max_queue, metrics)
+        self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
+
+    def start(self) -> None:
+        """Nothing to start: the parts are components of their own."""
+
+    def stop(self) -> None:
+        """End the decoders."""
+        self._decoders.shutdown(cancel_futures=True)
+
+    async def project_model(self, project_id: UUID) -> ResidentModel:
+        """Return what the project has in production, from memory.
+
+        Only a project that is not known asks the database, which may know a very young one.
+        """
+        if not self.models.knows(project_id):
+            await asyncio.to_thread(self.models.refresh)
+        return self.models.production(project_id)
+
+    async def model(self, version_id: UUID, principal: Principal) -> ResidentModel:
+        """Return a version; only its first use here waits for the database."""
+        found = self.models.resident(version_id)
+        if found is None:
+            found = await asyncio.to_thread(self.models.fetch, version_id)
+            if not self.models.knows(found.project_id):
+                await asyncio.to_thread(self.models.refresh)
+        principal.require_project(found.project_id, "model", version_id)
+        return found
+
+    def slots_for(self, images: Sequence[IncomingImage]) -> AbstractContextManager[None]:
+        """Return what holds as many slots as `images` need at once; entering it may raise."""
+        return self._slots.taken(min(len(images), self._window))
+
+    async def each(
+        self, images: Sequence[IncomingImage], question: Question
+    ) -> AsyncIterator[tuple[int, Outcome]]:
+        """Yield (place, prediction or what stands against it) in the order of completion."""
+        places = iter(range(len(images)))
+        running: dict[asyncio.Task[Outcome], int] = {}
+
+        def fill() -> None:
+            while len(running) < self._window and (place := next(places, None)) is not None:
+                task = asyncio.create_task(self._outcome(images[place], question))
+                running[task] = place
+
+        fill()
+        try:
+            while running:
+                done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield running.pop(task), task.result()
+                fill()
+        finally:
+            for task in running:
+                task.cancel()
+
+    async def _outcome(self, image: IncomingImage, question: Question) -> Outcome:
+        try:
+            return await self.predict(image, question)
+        except ShotlineError as error:
+            return error
+
+    async def predict(self, image: IncomingImage, question: Question) -> PredictionOut:
+        """Return the decision on one image, and have it recorded.
+
+        Raises:
+            BadImage, BadView: the image cannot be used.
+            ArtifactMismatch: the version belongs to another backbone.
+            DeadlinePassed: it was not the image's turn in time.
+            Unavailable: the encoder is not there, or failed.
+        """
+        model, deadline, started = question.model, question.deadline, time.monotonic()
+        encoder = self.batcher.encoder()
+        model.check_encoder(encoder)
+        decoded = await self._before(
+            deadline, self._decoders.submit(self._decode, image, model, encoder)
+        )
+        encoded = await self._before(
+            deadline,
+            self.batcher.submit(decoded.pixels, lane=model.project_id, deadline=deadline),
+        )
+        decision = decide(
+            model.classes,
+            class_probabilities(encoded.feature[None], model.embeddings, model.logit_scale)[0],
+            top_k=question.top_k,
+        )
+        waited = decoded.started - started + encoded.queue
+        self.metrics.queue.observe(waited)
+        answer = _answer(
+            image,
+            model,
+            decision,
+            {
+                "decode": decoded.seconds,
+                "queue": waited,
+                "encode": encoded.encode,
+                "total": time.monotonic() - started,
+            },
+        )
+        self._record(answer, image, decoded.data, question)
+        return answer
+
+    def _decode(
+        self, image: IncomingImage, model: ResidentModel, encoder: ImageEncoder
+    ) -> _Decoded:
+        started = time.monotonic()
+        data = image.read()
+        size, interpolation = encoder.pixels.size, encoder.pixels.interpolation
+        pixels = to_pixels(data, model.view, size, interpolation, max_pixels=self._max_pixels)
+        seconds = time.monotonic() - started
+        self.metrics.decode.observe(seconds)
+        return _Decoded(pixels, data, started, seconds)
+
+    async def _before(self, deadline: float, future: Future[Result]) -> Result:
+        """Wait for `future`; give up at the deadline unless the work has begun."""
+        waiter = asyncio.wrap_future(future)
+        try:
+            timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            done, _ = await asyncio.wait({waiter}, timeout=timeout)
+            if not done and future.cancel():
+                self.metrics.expired.inc()
+                raise deadline_passed()
+            return await waiter
+        finally:
+            future.cancel()
+
+    def _record(
+        self, answer: PredictionOut, image: IncomingImage, data: bytes, question: Question
+    ) -> None:
+        self.metrics.decisions.labels(answer.decision).inc()
+        keep = self.models.project(question.model.project_id).keep_images
+        wanted = keep == "all" or (keep == "undecidable" and answer.decision == "undecidable")
+        self.records.add(NewRecord(_values(answer, image, question), data if wanted else None))
+
+
+def _answer(
+    image: IncomingImage, model: ResidentModel, decision: Decision, seconds: dict[str, float]
+) -> PredictionOut:
+    return PredictionOut(
+        prediction_id=new_id(),
+        image_id=image.origin.image_id,
+        decision=decision.decision,
+        label=decision.label,
+        probability=round(decision.probability, 6),
+        probabilities=[
+            LabelProbabilityOut(label=entry.label, probability=round(entry.probability, 6))
+            for entry in decision.probabilities
+        ],
+        prediction_set=decision.prediction_set,
+        model=ModelRef(id=model.id, version=model.number, digest=model.digest),
+        timings_ms={name: round(value * 1000, 2) for name, value in seconds.items()},
+    )
+
+
+def _values(answer: PredictionOut, image: IncomingImage, question: Question) -> dict[str, object]:
+    return {
+        "id": answer.prediction_id,
+        "project_id": question.model.project_id,
+        "model_version_id": answer.model.id,
+        "model_number": answer.model.version,
+        "model_digest": answer.model.digest,
+        "image_id": answer.image_id,
+        "part_id": image.origin.part_id,
+        "station": image.origin.station,
+        "captured_at": image.origin.captured_at,
+        "decision": answer.decision,
+        "label": answer.label,
+        "probability": answer.probability,
+        "probabilities": [entry.model_dump() for entry in answer.probabilities],
+        "prediction_set": answer.prediction_set,
+        "timings_ms": answer.timings_ms,
+        "image_sha256": None,
+        "image_bytes": None,
+        "requested_by": question.asked_by.key_id,
+        "created_at": utc_now(),
+    }

@@ -1,0 +1,165 @@
+"""`/v1/models`, and below a project its models, aliases and rollback."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response, status
+
+from app.core import errors
+from app.core.database import after_commit
+from app.http.authentication import Admin, Engineer, Viewer
+from app.http.gateway import GatewayDep, ReaderDep, SessionDep
+from app.http.pagination import Page, PageDep
+from app.http.problems import responses
+from app.predictions.provider import PredictionsDep
+from app.registry import service
+from app.registry.schemas import AliasIn, AliasOut, ModelOut, MoveOut, ReportOut, RollbackIn
+from models.errors import BadName
+
+router = APIRouter(prefix="/v1", tags=["models"])
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+# Nothing is loaded and nothing is run, whatever a class is called.
+_REPORT_POLICY = (
+    "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none';"
+    " form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@router.get(
+    "/projects/{project}/models",
+    summary="List a project's model versions",
+    responses=responses(errors.NotFound),
+)
+def list_models(
+    project: UUID, principal: Viewer, session: ReaderDep, page: PageDep
+) -> Page[ModelOut]:
+    """List versions in their order, each with its aliases and its accuracy."""
+    found = service.list_versions(session, principal, project, after=page.after, limit=page.fetch)
+    return page.page(found, ModelOut.of)
+
+
+@router.get("/models/{model}", summary="Show a model version", responses=responses(errors.NotFound))
+def show(model: UUID, principal: Viewer, session: ReaderDep) -> ModelOut:
+    """Show a version, its aliases and its accuracy."""
+    return ModelOut.of(service.get_version(session, principal, model))
+
+
+@router.delete(
+    "/models/{model}",
+    status_code=status.HTTP_204_NO_CONTENT,
+    summary="Delete a model version that never served",
+    responses=responses(errors.Conflict, errors.Forbidden, errors.NotFound),
+)
+def delete(model: UUID, principal: Admin, session: SessionDep) -> None:
+    """Delete a version that no alias ever named and that decided on nothing; its tuning stays."""
+    service.delete_version(session, principal, model)
+
+
+@router.get(
+    "/models/{model}/report",
+    summary="A version's report",
+    response_model=ReportOut,
+    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
+    | responses(errors.NotFound, errors.Damaged),
+)
+def report(
+    model: UUID,
+    principal: Viewer,
+    session: ReaderDep,
+    gateway: GatewayDep,
+    format: Annotated[  # noqa: A002 - what the caller writes
+        Literal["json", "html"] | None, Query(description="Counts more than Accept.")
+    ] = None,
+    accept: Annotated[str, Header()] = "*/*",
+) -> ReportOut | Response:
+    """Answer all figures as JSON, or one self-contained page for `Accept: text/html`."""
+    found = service.get_version(session, principal, model)
+    if format == "html" or (format is None and "text/html" in accept):
+        page = gateway.storage.read(service.report_of(found))
+        headers = {"Content-Security-Policy": _REPORT_POLICY}
+        return Response(page, headers=headers, media_type="text/html; charset=utf-8")
+    return ReportOut.of(found)
+
+
+@router.get(
+    "/models/{model}/artifact",
+    summary="Download a version",
+    response_class=Response,
+    responses={200: {"content": {"application/octet-stream": _BINARY}}}
+    | responses(errors.NotFound, errors.Damaged),
+)
+def artifact(model: UUID, principal: Viewer, session: ReaderDep, gateway: GatewayDep) -> Response:
+    """Answer the artifact, a safetensors file that `shotline predict` reads too."""
+    row = service.get_version(session, principal, model).row
+    headers = {
+        "Content-Disposition": f'attachment; filename="shotline-v{row.number}.safetensors"',
+        "ETag": f'"{row.artifact_sha256}"',
+    }
+    data = gateway.storage.read(row.artifact_sha256)
+    return Response(data, headers=headers, media_type="application/octet-stream")
+
+
+@router.get(
+    "/projects/{project}/aliases",
+    summary="List a project's aliases",
+    responses=responses(errors.NotFound),
+)
+def list_aliases(project: UUID, principal: Viewer, session: ReaderDep) -> list[AliasOut]:
+    """List what each alias names."""
+    return [AliasOut.of(found) for found in service.list_aliases(session, principal, project)]
+
+
+@router.put(
+    "/projects/{project}/aliases/{alias}",
+    summary="Promote a version",
+    responses=responses(BadName, errors.Forbidden, errors.NotFound),
+)
+def promote(
+    project: UUID,
+    alias: str,
+    body: AliasIn,
+    principal: Engineer,
+    session: SessionDep,
+    predictions: PredictionsDep,
+) -> AliasOut:
+    """Let an alias name a version; `production` is what predictions are answered by.
+
+    This gateway serves it from the answer on, others within a second.
+    """
+    found = service.promote(session, principal, project, alias, body.version, reason=body.reason)
+    after_commit(session, predictions.models.refresh)
+    return AliasOut.of(found)
+
+
+@router.get(
+    "/projects/{project}/aliases/{alias}/moves",
+    summary="An alias's history",
+    responses=responses(BadName, errors.NotFound),
+)
+def list_moves(
+    project: UUID, alias: str, principal: Viewer, session: ReaderDep, page: PageDep
+) -> Page[MoveOut]:
+    """List every promotion and rollback of an alias, and which key made it."""
+    rows = service.list_moves(
+        session, principal, project, alias, after=page.after, limit=page.fetch
+    )
+    return page.page(rows, MoveOut.of)
+
+
+@router.post(
+    "/projects/{project}/rollback",
+    summary="Take back a promotion",
+    responses=responses(BadName, errors.Conflict, errors.Forbidden, errors.NotFound),
+)
+def rollback(
+    project: UUID,
+    body: RollbackIn,
+    principal: Engineer,
+    session: SessionDep,
+    predictions: PredictionsDep,
+) -> AliasOut:
+    """Let `production`, or another alias, name what it named before; again goes back further."""
+    found = service.rollback(session, principal, project, body.alias, reason=body.reason)
+    after_commit(session, predictions.models.refresh)
+    return AliasOut.of(found)
