@@ -109,7 +109,7 @@ def _add_accuracy(
 
 
 def _accuracy(value: "Proportion") -> str:
-    return f"{100 * value.value:.1f} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return f"{100 * value.value:.1f} ({100 * value.low:.1f}\N{EN DASH}{100 * value.high:.1f})"
 
 
 def _number(value: float) -> str:

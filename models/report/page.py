@@ -10,7 +10,7 @@ from models.report.data import ReportData
 from models.report.palette import cosine_class, ramp_css
 
 # Nothing is loaded and nothing is run, whatever a class is called.
-CONTENT_SECURITY_POLICY: Final = (
+_CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none';"
     " form-action 'none'"
 )
@@ -24,7 +24,7 @@ def render_report(data: ReportData) -> str:
         .render(
             data=data,
             header=data.header,
-            policy=CONTENT_SECURITY_POLICY,
+            policy=_CONTENT_SECURITY_POLICY,
             ramps={"light": ramp_css("light"), "dark": ramp_css("dark")},
             **_results(data),
             **_geometry(data),
@@ -81,7 +81,7 @@ def _environment() -> Environment:
         "number": words.number,
         "seconds": words.seconds,
         "counted": words.counted,
-        "breakable": words.breakable,
+        "pieces": words.pieces,
         "base64": lambda data: base64.b64encode(data).decode(),
     }
     return environment

@@ -3,8 +3,6 @@
 import math
 import re
 
-from markupsafe import Markup
-
 from models.evaluation.metrics import Proportion
 
 _SPACE = "\N{NO-BREAK SPACE}"
@@ -64,9 +62,9 @@ def counted(count: int, noun: str) -> str:
     return f"{count:,}{_SPACE}{noun}{'' if count == 1 else ending}"
 
 
-def breakable(name: str) -> Markup:
-    """Return a name, escaped, that may be broken after `_`, `/` and a backslash."""
-    return Markup("<wbr>").join(re.split(r"(?<=[_/\\])", name))
+def pieces(name: str) -> list[str]:
+    """Split a name after every `_`, `/` and backslash, where a line may be broken."""
+    return re.split(r"(?<=[_/\\])", name)
 
 
 def _tenths(share: float) -> str:
