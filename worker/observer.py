@@ -59,8 +59,8 @@ class RowObserver:
             LeaseLost: the tuning is not ours any more.
             HandedBack: the worker was told to stop, and there is nothing to keep.
         """
-        if self.stopping and progress.phase == "features":  # each is in the feature store
-            raise HandedBack("The worker was told to stop.")
+        if self.stopping and progress.phase == "features" and progress.done < progress.total:
+            raise HandedBack("The worker was told to stop.")  # what is done is in the store
         now = time.monotonic()
         due = now - self._progress_at >= self._settings.progress_seconds
         if due or progress.phase != self._phase or progress.done == progress.total:
