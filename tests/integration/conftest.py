@@ -30,6 +30,9 @@ from app.core.tables import KeyRole
 from app.keys import service as keys
 from app.main import create_app
 from app.predictions.engine import ImageEncoder, load_encoder
+from models.artifact import Artifact
+from models.backbone import Backbone, load_backbone
+from models.classes import ClassSpec
 from tests.integration import tiny
 
 MakeClient = Callable[..., TestClient]
@@ -150,6 +153,22 @@ def backbone_settings(tmp_path_factory: pytest.TempPathFactory) -> BackboneSetti
 def encoder(backbone_settings: BackboneSettings) -> ImageEncoder:
     """The image encoder that all gateways of the tests share."""
     return load_encoder(backbone_settings)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(backbone_settings: BackboneSettings) -> Backbone:
+    return load_backbone(backbone_settings.name, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def artifacts(tiny_backbone: Backbone) -> list[Artifact]:
+    """Three versions of one list of classes: an `ok`, an `ng` and an `other` one."""
+    classes = [
+        ClassSpec(name="good", prompt_name="good", role="ok"),
+        ClassSpec(name="傷", prompt_name="scratch", role="ng"),
+        ClassSpec(name="unclear 🔍", prompt_name="blur", role="other"),
+    ]
+    return [tiny.tuned_artifact(tiny_backbone, classes, seed=seed) for seed in range(3)]
 
 
 @pytest.fixture

@@ -1,0 +1,178 @@
+"""Micro-batching with an encoder that can be held and made to fail."""
+
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from uuid import UUID
+
+import pytest
+import torch
+from prometheus_client import CollectorRegistry
+from torch import Tensor
+
+from app.core.errors import DeadlinePassed, Unavailable
+from app.core.ids import new_id
+from app.predictions.batcher import Batcher, Encoded
+from app.predictions.metrics import PredictionMetrics
+from models.backbone import PixelSpec
+from models.errors import BackboneUnavailable
+
+FOREVER = float("inf")
+LANE = new_id()
+
+
+class HeldEncoder:
+    """Returns each image's first pixel, batch by batch as it is let go."""
+
+    source, digest = "held", "sha256:held"
+    pixels = PixelSpec(2, (0.5,) * 3, (0.5,) * 3, "bicubic")
+
+    def __init__(self) -> None:
+        self.batches: list[list[float]] = []
+        self.let_go = threading.Semaphore(0)
+        self.busy = threading.Semaphore(0)
+        self.error: Exception | None = None
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        self.batches.append(pixels[:, 0, 0, 0].tolist())
+        self.busy.release()
+        assert self.let_go.acquire(timeout=10)
+        if self.error is not None:
+            raise self.error
+        return pixels[:, 0, 0, :1].float()
+
+
+@pytest.fixture
+def encoder() -> HeldEncoder:
+    return HeldEncoder()
+
+
+@pytest.fixture
+def metrics() -> PredictionMetrics:
+    return PredictionMetrics(CollectorRegistry())
+
+
+@pytest.fixture
+def batcher(encoder: HeldEncoder, metrics: PredictionMetrics) -> Iterator[Batcher]:
+    batcher = Batcher(lambda: encoder, 4, metrics)
+    batcher.start()
+    yield batcher
+    encoder.let_go.release(100)
+    batcher.stop()
+
+
+def submit(
+    batcher: Batcher, value: int, lane: UUID = LANE, deadline: float = FOREVER
+) -> Future[Encoded]:
+    pixels = torch.full((3, 2, 2), value, dtype=torch.uint8)
+    return batcher.submit(pixels, lane=lane, deadline=deadline)
+
+
+def test_an_idle_encoder_starts_at_once(batcher: Batcher, encoder: HeldEncoder) -> None:
+    future = submit(batcher, 7)
+    assert encoder.busy.acquire(timeout=10)
+    assert encoder.batches == [[7.0]]
+    encoder.let_go.release()
+    encoded = future.result(10)
+    assert encoded.feature.tolist() == [7.0]
+    assert encoded.queue >= 0
+    assert encoded.encode >= 0
+
+
+def test_what_arrives_while_busy_rides_together(batcher: Batcher, encoder: HeldEncoder) -> None:
+    first = submit(batcher, 0)
+    encoder.busy.acquire(timeout=10)
+    rest = [submit(batcher, value) for value in range(1, 7)]
+    encoder.let_go.release(3)
+    assert [future.result(10).feature.item() for future in (first, *rest)] == list(range(7))
+    assert encoder.batches == [[0.0], [1.0, 2.0, 3.0, 4.0], [5.0, 6.0]]
+
+
+def test_projects_take_turns(batcher: Batcher, encoder: HeldEncoder) -> None:
+    submit(batcher, 0)
+    encoder.busy.acquire(timeout=10)
+    many, few = new_id(), new_id()
+    futures = [submit(batcher, value, many) for value in range(10, 16)]
+    futures.append(submit(batcher, 20, few))
+    encoder.let_go.release(10)
+    for future in futures:
+        future.result(10)
+    assert encoder.batches[1] == [10.0, 20.0, 11.0, 12.0]
+
+
+def test_a_deadline_is_honoured_before_encoding(
+    batcher: Batcher, encoder: HeldEncoder, metrics: PredictionMetrics
+) -> None:
+    submit(batcher, 0)
+    encoder.busy.acquire(timeout=10)
+    late = submit(batcher, 1, deadline=time.monotonic() - 1)
+    well = submit(batcher, 2, deadline=time.monotonic() + 60)
+    encoder.let_go.release(10)
+    with pytest.raises(DeadlinePassed, match="deadline"):
+        late.result(10)
+    assert well.result(10).feature.item() == 2
+    assert encoder.batches == [[0.0], [2.0]]
+    assert metrics.expired._value.get() == 1
+
+
+def test_who_gives_up_is_not_encoded(batcher: Batcher, encoder: HeldEncoder) -> None:
+    submit(batcher, 0)
+    encoder.busy.acquire(timeout=10)
+    gone, stays = submit(batcher, 1), submit(batcher, 2)
+    assert gone.cancel()
+    encoder.let_go.release(10)
+    stays.result(10)
+    assert encoder.batches == [[0.0], [2.0]]
+
+
+def test_a_failing_encoder_reaches_everyone_and_recovers(
+    batcher: Batcher, encoder: HeldEncoder
+) -> None:
+    encoder.error = RuntimeError("CUDA error: an illegal memory access")
+    futures = [submit(batcher, value) for value in range(3)]
+    encoder.let_go.release(10)
+    for future in futures:
+        with pytest.raises(Unavailable, match="image encoder failed"):
+            future.result(10)
+    encoder.error = None
+    assert submit(batcher, 9).result(10).feature.item() == 9
+
+
+def test_stopping_tells_those_who_wait(encoder: HeldEncoder, metrics: PredictionMetrics) -> None:
+    batcher = Batcher(lambda: encoder, 4, metrics)
+    batcher.start()
+    under_way = submit(batcher, 0)
+    encoder.busy.acquire(timeout=10)
+    waiting = submit(batcher, 1)
+    stopper = threading.Thread(target=batcher.stop)
+    stopper.start()
+    encoder.let_go.release(10)
+    stopper.join(10)
+    assert under_way.result(10).feature.item() == 0
+    with pytest.raises(Unavailable, match="stopping"):
+        waiting.result(10)
+    with pytest.raises(Unavailable, match="stopping"):
+        submit(batcher, 2)
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (BackboneUnavailable("No such backbone.", fix="Choose another."), "No such backbone"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_a_backbone_that_cannot_be_loaded(
+    metrics: PredictionMetrics, error: Exception, shown: str
+) -> None:
+    def load() -> HeldEncoder:
+        raise error
+
+    batcher = Batcher(load, 4, metrics)
+    with pytest.raises(Unavailable, match="not loaded its backbone yet"):
+        batcher.check()
+    batcher.start()
+    batcher.stop()
+    with pytest.raises((BackboneUnavailable, Unavailable), match=shown):
+        batcher.encoder()
