@@ -2,7 +2,8 @@
 
 Papyan, Han, Donoho, "Prevalence of Neural Collapse", PNAS 2020; CDNV of Galanti et al., ICLR 2022.
 NC2 and NC3 work on centred features; the regularisers of `models.collapse.regularizers` work on
-raw cosines.
+raw cosines. Every value is a finite number: where two class means coincide, their distance counts
+as the rounding error of the arithmetic, and what is divided by it is large.
 """
 
 import math
@@ -90,8 +91,9 @@ def nc1(
     # S_B has rank K-1 at most: its pseudo-inverse through the small (K, dim) factor is exact and
     # fast.
     _, scale, axes = torch.linalg.svd(between, full_matrices=False)
-    kept = scale > scale.max() * max(between.shape) * torch.finfo(scale.dtype).eps
-    whitened = within @ axes[kept].T / scale[kept]
+    eps = torch.finfo(scale.dtype).eps
+    kept = scale >= scale.max() * max(between.shape) * eps
+    whitened = within @ axes[kept].T / scale[kept].clamp_min(eps)
     return whitened.square().sum() / features.shape[0] / n_classes
 
 
@@ -104,7 +106,8 @@ def cdnv(
     sums = torch.zeros(n_classes, dtype=features.dtype, device=features.device)
     counts = torch.bincount(labels, minlength=n_classes)
     variance = sums.index_add_(0, labels, spread) / counts
-    distance = torch.cdist(means, means).square()
+    distance = (means[:, None] - means[None, :]).square().sum(dim=-1)
+    distance = distance.clamp_min(torch.finfo(distance.dtype).eps ** 2)
     ratios = (variance[:, None] + variance[None, :]) / (2 * distance)
     return _pairs(ratios).mean()
 
@@ -128,7 +131,7 @@ def nc3(
 def equinorm(vectors: Float[Tensor, "n_classes dim"]) -> Float[Tensor, ""]:
     """Return the standard deviation over the mean of the centred vectors' lengths."""
     lengths = (vectors - vectors.mean(dim=0)).norm(dim=1)
-    return lengths.std(correction=0) / lengths.mean()
+    return lengths.std(correction=0) / lengths.mean().clamp_min(torch.finfo(lengths.dtype).eps)
 
 
 def equiangularity(vectors: Float[Tensor, "n_classes dim"]) -> Float[Tensor, ""]:
@@ -140,7 +143,7 @@ def equiangularity(vectors: Float[Tensor, "n_classes dim"]) -> Float[Tensor, ""]
 def _etf_distance(gram: Float[Tensor, "k k"]) -> Float[Tensor, ""]:
     k = gram.shape[0]
     ideal = (torch.eye(k).to(gram) - 1 / k) / math.sqrt(k - 1)
-    return (gram / gram.norm() - ideal).norm()
+    return (gram / gram.norm().clamp_min(torch.finfo(gram.dtype).tiny) - ideal).norm()
 
 
 def _pairs(matrix: Float[Tensor, "k k"]) -> Float[Tensor, " pairs"]:
