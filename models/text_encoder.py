@@ -2,8 +2,8 @@
 
 open_clip's own ``encode_text`` starts from ids and runs all positions. Prompt tuning starts from
 embeddings (context tokens have no id), and under a causal mask no position after the end-of-text
-token can change that token: only the first ``max(eot) + 1`` positions are run, with identical
-results.
+token can change that token: only the first ``max(eot) + 1`` positions are run, rounded up to a
+multiple of `BLOCK`, with identical results.
 """
 
 from typing import Any, NamedTuple
@@ -13,6 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from models.errors import BackboneUnavailable
+
+# The CPU's softmax adds 16 floats (one vector register) at a time: another number of positions
+# would add the same terms in another order, and round them differently.
+BLOCK = 16
 
 
 class Prompts(NamedTuple):
@@ -65,7 +69,9 @@ class TextEncoder(nn.Module):
 
     def positions(self, eot: Int[Tensor, " n"]) -> int:
         """How many positions have to be run for prompts that end at `eot`."""
-        return int(eot.max()) + 1 if self.causal else self.context_length
+        if not self.causal:
+            return self.context_length
+        return min(-(-(int(eot.max()) + 1) // BLOCK) * BLOCK, self.context_length)
 
     def embed(self, tokens: Int[Tensor, "n length"]) -> Prompts:
         """Look up the embeddings of CLIP token ids; end-of-text has the highest id."""
