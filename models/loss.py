@@ -82,13 +82,14 @@ class Loss:
         features, labels = (x.to(backbone.device) for x in (data.features, data.labels))
         counts = torch.bincount(labels, minlength=n_classes)
         self._recipe, self._scale = recipe, backbone.logit_scale
-        self._prior = recipe.logit_adjustment * (counts / counts.sum()).log()
+        # A class without images counts as if it had one: its logarithm must be a number.
+        self._prior = recipe.logit_adjustment * (counts.clamp_min(1) / counts.sum()).log()
         self._present = counts > 0
         self._means = regularizers.class_means(features, labels, n_classes)
         self._frame: Tensor | None = None
         if recipe.lc_form == "anchored":
-            phrase = "{}." if recipe.ctx_init is None else f"{recipe.ctx_init} {{}}."
-            hand_written = backbone.encode_texts([phrase.format(n) for n in data.prompt_names])
+            phrase = f"{recipe.ctx_init} " if recipe.ctx_init else ""
+            hand_written = backbone.encode_texts([f"{phrase}{n}." for n in data.prompt_names])
             self._frame = fit_etf(hand_written.to(backbone.device))
 
     def __call__(
