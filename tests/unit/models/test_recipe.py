@@ -1,0 +1,99 @@
+"""The recipe: validated once, never changed, known by its digest."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from models.errors import BadRecipe
+from models.recipe import Recipe
+
+# A value other than the default for every hyperparameter.
+OTHERS = {
+    "n_ctx": 16,
+    "class_specific": False,
+    "ctx_init": None,
+    "class_token_position": "front",
+    "steps": 151,
+    "batch_size": 33,
+    "lr": 0.5,
+    "warmup_steps": 11,
+    "momentum": 0.5,
+    "weight_decay": 0.5,
+    "lc_weight": 0.5,
+    "lc_form": "anchored",
+    "mi_weight": 0.25,
+    "mi_form": "gram",
+    "logit_adjustment": 0.25,
+    "alpha": 0.75,
+    "folds": 5,
+    "threads": 3,
+}
+
+
+def test_every_hyperparameter_is_in_the_digest() -> None:
+    digests = {Recipe(**{name: value}).digest for name, value in OTHERS.items()}
+
+    assert set(OTHERS) == set(Recipe.model_fields)
+    assert len(digests | {Recipe().digest}) == len(OTHERS) + 1
+
+
+def test_a_recipe_comes_back_from_its_json() -> None:
+    recipe = Recipe(**OTHERS)
+
+    again = Recipe.model_validate_json(recipe.model_dump_json())
+    assert again == recipe
+    assert again.digest == recipe.digest
+    assert recipe.digest.startswith("sha256:")
+
+
+def test_a_recipe_never_changes() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        Recipe().steps = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("n_ctx", 0),
+        ("n_ctx", 65),
+        ("n_ctx", 4.5),
+        ("steps", 0),
+        ("batch_size", 0),
+        ("lr", 0),
+        ("lr", -1.0),
+        ("lr", math.nan),
+        ("lr", math.inf),
+        ("lr", "fast"),
+        ("warmup_steps", -1),
+        ("momentum", 1.0),
+        ("weight_decay", 2.0),
+        ("lc_weight", -0.1),
+        ("lc_form", "round"),
+        ("mi_weight", math.nan),
+        ("mi_form", None),
+        ("class_token_position", "back"),
+        ("logit_adjustment", 11.0),
+        ("alpha", -1.0),
+        ("folds", 1),
+        ("threads", 0),
+        ("epochs", 5),
+    ],
+)
+def test_a_bad_value_is_named_with_its_field(field: str, value: object) -> None:
+    with pytest.raises(BadRecipe) as caught:
+        Recipe.read({field: value})
+    assert caught.value.field == field
+    assert f"{field} is {value!r}" in caught.value.problem
+    assert "n_ctx, class_specific" in caught.value.fix
+
+
+def test_a_warm_up_must_leave_steps_to_tune() -> None:
+    assert Recipe(steps=1, warmup_steps=0).steps == 1
+    with pytest.raises(BadRecipe, match="warmup_steps is 10, which leaves nothing of 10 steps"):
+        Recipe.read({"steps": 10})
+
+
+def test_what_comes_from_outside_is_read() -> None:
+    assert Recipe.read({}) == Recipe()
+    assert Recipe.read({"lr": 1}).lr == 1.0
