@@ -62,18 +62,15 @@ _background: list[Repeater] = []
 _resources: list[Database | CeleryQueue] = []
 
 
-@worker_init.connect
 def _name_stop_file(**_: Any) -> None:
     # Before the pool starts: its processes inherit the variable.
     os.environ[STOP_FILE] = str(Path(tempfile.mkdtemp(prefix="shotline-worker-")) / "stop")
 
 
-@setup_logging.connect
 def _configure_logging(**_: Any) -> None:
     configure_logging(settings.log)
 
 
-@worker_ready.connect
 def _start_reaper(**_: Any) -> None:
     database, queue = Database.of(settings), CeleryQueue(settings.queue)
     reaper = make_reaper(database, queue, settings.tuning)
@@ -82,15 +79,20 @@ def _start_reaper(**_: Any) -> None:
     _resources.extend((database, queue))
 
 
-@worker_shutting_down.connect
 def _tell_supervisor(**_: Any) -> None:
     Path(os.environ[STOP_FILE]).touch()
 
 
-@worker_shutdown.connect
 def _stop_reaper(**_: Any) -> None:
     for repeater in _background:
         repeater.stop()
     for resource in _resources:
         resource.close()
     shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)
+
+
+worker_init.connect(_name_stop_file)
+setup_logging.connect(_configure_logging)
+worker_ready.connect(_start_reaper)
+worker_shutting_down.connect(_tell_supervisor)
+worker_shutdown.connect(_stop_reaper)

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
@@ -266,4 +266,4 @@ def _time(value: str | datetime | None) -> datetime | None:
             fix="Write it as in 2026-11-24T08:15:30.250Z.",
             field="captured_at",
         )
-    return moment
+    return moment.astimezone(UTC)

@@ -1,6 +1,6 @@
 """`/v1/predictions` and `/v1/projects/{project}/predictions`."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -38,6 +38,10 @@ def _filter(
     return Filter(part_id, image_id, station, decision, label, version, since, until)
 
 
+def _as(media_type: str, **content: Any) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {media_type: content}}}
+
+
 FilterDep = Annotated[Filter, Depends(_filter)]
 
 
@@ -45,8 +49,7 @@ FilterDep = Annotated[Filter, Depends(_filter)]
     "/predictions/{prediction}",
     summary="Show a prediction",
     response_model=RecordOut,
-    responses={200: {"content": {"text/plain": {"example": "2;0.9400;7;scratch"}}}}
-    | responses(errors.NotFound),
+    responses=_as("text/plain", example="2;0.9400;7;scratch") | responses(errors.NotFound),
 )
 def show(
     prediction: UUID,
@@ -68,7 +71,7 @@ def show(
     "/predictions/{prediction}/image",
     summary="The image kept with a prediction",
     response_class=Response,
-    responses={200: {"content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}}
+    responses=_as("image/*", schema={"type": "string", "format": "binary"})
     | responses(errors.NotFound, errors.Damaged),
 )
 def image(
@@ -103,7 +106,7 @@ def list_predictions(
     "/projects/{project}/predictions.csv",
     summary="Export a project's predictions",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/csv": {"example": ",".join(search.COLUMNS) + "\r\n"}}}}
+    responses=_as("text/csv", example=",".join(search.COLUMNS) + "\r\n")
     | responses(errors.NotFound),
 )
 def export(

@@ -1,12 +1,13 @@
 """SQL of predictions, and of what the gateway serves."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, func, insert, select, update
+from sqlalchemy import and_, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.core.tables import (
@@ -63,8 +64,14 @@ def versions(session: Session, version_ids: Iterable[UUID]) -> Sequence[ModelVer
 
 
 def add_all(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert predictions."""
-    session.execute(insert(PredictionRecord), [dict(row) for row in rows])
+    """Insert predictions; one that is there already stays.
+
+    A commit whose answer was lost with the connection may have happened: it is tried again.
+    """
+    table = PredictionRecord.__table__
+    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
+    statement = insert(table).on_conflict_do_nothing(index_elements=["id"])  # type: ignore[arg-type]
+    session.execute(statement, [dict(row) for row in rows])
 
 
 def get(session: Session, prediction_id: UUID) -> PredictionRecord | None:
@@ -105,33 +112,39 @@ def kept_bytes(session: Session, project_id: UUID) -> int:
 
 
 def drop_oldest_images(session: Session, project_id: UUID, surplus: int) -> int:
-    """Forget the project's oldest kept images until `surplus` bytes are gone; return how many.
+    """Forget the project's oldest kept images until `surplus` bytes are gone.
 
     The blobs themselves are swept once nothing names them.
+
+    Returns:
+        How many bytes are gone.
     """
-    gone, names = 0, []
-    for prediction_id, size in _oldest_images(session, project_id):
-        if gone >= surplus:
+    gone = 0
+    while gone < surplus:
+        oldest = _oldest_images(session, project_id)
+        if not oldest:
             break
-        gone += size
-        names.append(prediction_id)
-    for start in range(0, len(names), _MANY):
+        names = []
+        for prediction_id, size in oldest:
+            if gone >= surplus:
+                break
+            gone += size
+            names.append(prediction_id)
         session.execute(
             update(PredictionRecord)
-            .where(PredictionRecord.id.in_(names[start : start + _MANY]))
+            .where(PredictionRecord.id.in_(names))
             .values(image_sha256=None, image_bytes=None)
             .execution_options(synchronize_session=False)
         )
     return gone
 
 
-def _oldest_images(session: Session, project_id: UUID) -> Iterator[tuple[UUID, int]]:
+def _oldest_images(session: Session, project_id: UUID) -> list[tuple[UUID, int]]:
+    row = PredictionRecord
     query = (
-        select(PredictionRecord.id, PredictionRecord.image_bytes)
-        .where(
-            PredictionRecord.project_id == project_id, PredictionRecord.image_sha256.is_not(None)
-        )
-        .order_by(PredictionRecord.id)
+        select(row.id, row.image_bytes)
+        .where(row.project_id == project_id, row.image_sha256.is_not(None))
+        .order_by(row.id)
+        .limit(_MANY)
     )
-    for prediction_id, size in session.execute(query.execution_options(yield_per=_MANY)):
-        yield prediction_id, size or 0
+    return [(prediction_id, size or 0) for prediction_id, size in session.execute(query)]

@@ -112,7 +112,9 @@ class Predictions:
         self.answers, self.metrics = answers, metrics
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.
-        self._window = min(2 * settings.prediction.max_batch, settings.prediction.max_queue)
+        self._window = min(
+            2 * settings.prediction.max_batch, max(1, settings.prediction.max_queue // 2)
+        )
         self._slots = Slots(settings.prediction.max_queue, metrics)
         self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
 

@@ -1,6 +1,6 @@
 """`/v1/models`, and below a project its models, aliases and rollback."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Query, Response, status
@@ -18,12 +18,15 @@ from models.errors import BadName
 
 router = APIRouter(prefix="/v1", tags=["models"])
 
-_BINARY = {"schema": {"type": "string", "format": "binary"}}
 # Nothing is loaded and nothing is run, whatever a class is called.
 _REPORT_POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'"
 )
+
+
+def _as(media_type: str, schema: dict[str, str]) -> dict[int | str, dict[str, Any]]:
+    return {200: {"content": {media_type: {"schema": schema}}}}
 
 
 @router.get(
@@ -60,8 +63,7 @@ def delete(model: UUID, principal: Admin, session: SessionDep) -> None:
     "/models/{model}/report",
     summary="A version's report",
     response_model=ReportOut,
-    responses={200: {"content": {"text/html": {"schema": {"type": "string"}}}}}
-    | responses(errors.NotFound, errors.Damaged),
+    responses=_as("text/html", {"type": "string"}) | responses(errors.NotFound, errors.Damaged),
 )
 def report(
     model: UUID,
@@ -86,7 +88,7 @@ def report(
     "/models/{model}/artifact",
     summary="Download a version",
     response_class=Response,
-    responses={200: {"content": {"application/octet-stream": _BINARY}}}
+    responses=_as("application/octet-stream", {"type": "string", "format": "binary"})
     | responses(errors.NotFound, errors.Damaged),
 )
 def artifact(model: UUID, principal: Viewer, session: ReaderDep, gateway: GatewayDep) -> Response:

@@ -36,7 +36,7 @@ def get(session: Session, tuning_id: UUID) -> TuningRow | None:
     row = session.execute(
         _rows().where(Tuning.id == tuning_id).execution_options(populate_existing=True)
     ).one_or_none()
-    return None if row is None else TuningRow(*row)
+    return None if row is None else TuningRow._make(row)
 
 
 def page(
@@ -46,7 +46,7 @@ def page(
     query = _rows().where(Tuning.project_id == project_id).order_by(Tuning.id).limit(limit)
     if after is not None:
         query = query.where(Tuning.id > after)
-    return [TuningRow(*row) for row in session.execute(query)]
+    return [TuningRow._make(row) for row in session.execute(query)]
 
 
 def held(session: Session, lease: Lease) -> Tuning | None:
@@ -57,7 +57,7 @@ def held(session: Session, lease: Lease) -> Tuning | None:
     return session.scalars(query).one_or_none()
 
 
-def _rows() -> Select[tuple[Tuning, Snapshot, ModelVersion | None]]:
+def _rows() -> Select[Tuning, Snapshot, ModelVersion]:
     return (
         select(Tuning, Snapshot, ModelVersion)
         .join(Snapshot, Snapshot.id == Tuning.snapshot_id)

@@ -1,6 +1,6 @@
 """`/v1/projects/{project}/tunings` and `/v1/tunings`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Header, Response, status
@@ -24,6 +24,9 @@ _EVENT_EXAMPLE = (
     'id: 1f3c9a0e5b7d2846\nevent: progress\ndata: {"id": "01a20b52-1f0e-7b2c-9a31-5b8c2b9f4d10",'
     ' "state": "running", "progress": {"phase": "tune", "done": 60, "total": 150}}\n\n'
 )
+_EVENT_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"example": _EVENT_EXAMPLE}}}
+}
 
 
 @router.post(
@@ -92,8 +95,7 @@ def cancel(tuning: UUID, principal: Engineer, session: SessionDep) -> TuningOut:
     "/tunings/{tuning}/events",
     summary="Follow a tuning",
     response_class=StreamingResponse,
-    responses={200: {"content": {"text/event-stream": {"example": _EVENT_EXAMPLE}}}}
-    | responses(errors.NotFound),
+    responses=_EVENT_STREAM | responses(errors.NotFound),
 )
 def events(
     tuning: UUID,

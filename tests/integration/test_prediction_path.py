@@ -1,0 +1,263 @@
+"""What holds the prediction path together: slots, deadlines, records, quota, broken stores."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+from uuid import UUID
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+from torch import Tensor
+
+from app.core.database import Database
+from app.core.ids import new_id
+from app.core.queue import InMemoryQueue
+from app.core.settings import PredictionSettings, Settings
+from app.core.storage import LocalStorage
+from app.core.tables import PredictionRecord
+from app.main import create_app
+from app.predictions.engine import ImageEncoder
+from app.predictions.records import NewRecord
+from models.artifact import Artifact
+from models.backbone import PixelSpec
+from tests.integration import tiny
+from tests.integration.problems import assert_problem
+from tests.integration.services import wait_for
+from tests.integration.serving import Served, predictions_of, serve
+
+PNG = {"content-type": "image/png"}
+
+
+class Gate:
+    """An encoder that stands still while its gate is closed, or breaks."""
+
+    def __init__(self, encoder: ImageEncoder) -> None:
+        self._encoder = encoder
+        self.source, self.digest = encoder.source, encoder.digest
+        self.pixels: PixelSpec = encoder.pixels
+        self.open = threading.Event()
+        self.open.set()
+        self.entered = threading.Semaphore(0)
+        self.error: Exception | None = None
+        self.sizes: list[int] = []
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        self.sizes.append(len(pixels))
+        self.entered.release()
+        assert self.open.wait(30)
+        if self.error is not None:
+            raise self.error
+        return self._encoder.encode(pixels)
+
+
+@pytest.fixture
+def gate(encoder: ImageEncoder) -> Gate:
+    return Gate(encoder)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    prediction = PredictionSettings(
+        max_batch=4, max_queue=6, record_queue=5, image_quota_bytes=20_000
+    )
+    return settings.model_copy(update={"prediction": prediction})
+
+
+@pytest.fixture
+def app(
+    settings: Settings,
+    database: Database,
+    storage: LocalStorage,
+    queue: InMemoryQueue,
+    gate: Gate,
+) -> FastAPI:
+    return create_app(
+        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: gate
+    )
+
+
+@pytest.fixture
+def served(
+    client: TestClient, database: Database, storage: LocalStorage, artifacts: list[Artifact]
+) -> Served:
+    return serve(client, database, storage, artifacts[0])
+
+
+Ask = Callable[..., Any]
+
+
+@pytest.fixture
+def ask(client: TestClient, served: Served, gate: Gate) -> Iterator[Ask]:
+    """Ask on a thread of its own; return the future of the answer."""
+    with ThreadPoolExecutor(16) as threads:
+
+        def post(number: int = 0, **kwargs: Any) -> Any:
+            headers = PNG | kwargs.pop("headers", {})
+            return threads.submit(
+                client.post,
+                served.predict,
+                content=tiny.photograph(0, number),
+                headers=headers,
+                **kwargs,
+            )
+
+        yield post
+        gate.open.set()
+
+
+def in_flight(client: TestClient, number: float) -> bool:
+    return f"shotline_prediction_images_in_flight {float(number)}" in client.get("/metrics").text
+
+
+def test_more_than_is_taken_is_refused_at_once(
+    client: TestClient, served: Served, gate: Gate, ask: Ask
+) -> None:
+    gate.open.clear()
+    waiting = [ask(number) for number in range(6)]
+    wait_for(lambda: in_flight(client, 6), "six images in flight")
+    refused = client.post(served.predict, content=tiny.photograph(0, 7), headers=PNG)
+    assert_problem(refused, 503, "unavailable", names=("6 images", "1 were sent"))
+    assert int(refused.headers["retry-after"]) >= 1
+    gate.open.set()
+    assert [future.result(30).status_code for future in waiting] == [200] * 6
+    assert in_flight(client, 0)
+    assert "shotline_predictions_shed_total 1.0" in client.get("/metrics").text
+    assert gate.sizes[0] <= 6
+    assert max(gate.sizes) <= 4
+
+
+def test_a_large_request_takes_its_share_and_no_more(
+    client: TestClient, served: Served, gate: Gate
+) -> None:
+    sent = [("image", (f"{n}.png", tiny.photograph(0, n), "image/png")) for n in range(20)]
+    response = client.post(served.predict, files=sent)
+    assert [entry["image_id"] for entry in response.json()["results"]] == [
+        f"{n}.png" for n in range(20)
+    ]
+    assert max(gate.sizes) <= 4
+
+
+def test_a_deadline_is_answered_when_it_comes(client: TestClient, gate: Gate, ask: Ask) -> None:
+    gate.open.clear()
+    first = ask(0)
+    assert gate.entered.acquire(timeout=30)
+    late = ask(1, params={"deadline_ms": 50})
+    # Answered while the encoder stands still: the caller learns it in time.
+    assert_problem(late.result(30), 504, "deadline-passed", field="deadline_ms")
+    gate.open.set()
+    assert first.result(30).status_code == 200
+    assert gate.sizes == [1]
+    assert "shotline_predictions_expired_total 1.0" in client.get("/metrics").text
+
+
+def test_what_has_begun_is_finished_whatever_the_deadline(gate: Gate, ask: Ask) -> None:
+    gate.open.clear()
+    begun = ask(0, params={"deadline_ms": 2000})
+    assert gate.entered.acquire(timeout=30)
+    timer = threading.Timer(2.2, gate.open.set)
+    timer.start()
+    assert begun.result(30).status_code == 200
+    timer.join()
+
+
+def test_a_failing_encoder_reaches_everyone(client: TestClient, gate: Gate, ask: Ask) -> None:
+    gate.error = RuntimeError("CUDA error")
+    answers = [ask(number).result(30) for number in range(3)]
+    for answer in answers:
+        assert_problem(answer, 503, "unavailable", names="RuntimeError")
+        assert "CUDA" not in answer.text
+    gate.error = None
+    assert ask(0).result(30).status_code == 200
+
+
+def test_the_same_key_while_the_first_is_being_answered(
+    client: TestClient, served: Served, gate: Gate, ask: Ask
+) -> None:
+    gate.open.clear()
+    key = {"Idempotency-Key": "one"}
+    first = ask(0, headers=key)
+    assert gate.entered.acquire(timeout=30)
+    second = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG | key)
+    assert_problem(second, 409, "conflict", names="one", field="Idempotency-Key")
+    gate.open.set()
+    answer = first.result(30)
+    third = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG | key)
+    assert third.content == answer.content
+
+
+def test_a_broken_store_of_answers_does_not_stop_the_line(
+    app: FastAPI, client: TestClient, served: Served
+) -> None:
+    predictions_of(app).answers.stop()
+    headers = PNG | {"Idempotency-Key": "one"}
+    response = client.post(served.predict, content=tiny.photograph(0, 0), headers=headers)
+    assert response.status_code == 200
+    assert "shotline_prediction_idempotency_lost_total" in client.get("/metrics").text
+
+
+def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
+    app: FastAPI, client: TestClient, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = predictions_of(app).records
+    blocked, go_on = threading.Event(), threading.Event()
+
+    def write(batch: list[NewRecord]) -> None:
+        blocked.set()
+        assert go_on.wait(30)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_write", write)
+        made = []
+        for number in range(8):
+            response = client.post(served.predict, content=tiny.photograph(0, number), headers=PNG)
+            assert response.status_code == 200
+            made.append(response.json()["prediction_id"])
+        assert blocked.wait(30)
+        text = client.get("/metrics").text
+        assert "shotline_prediction_records_lost_total 3.0" in text
+        assert "shotline_prediction_records_waiting 5.0" in text
+        # What waits can be read already.
+        assert client.get(f"/v1/predictions/{made[0]}").status_code == 200
+        assert_problem(client.get(f"/v1/predictions/{made[7]}"), 404, "not-found")
+        go_on.set()
+        wait_for(lambda: "records_waiting 0.0" in client.get("/metrics").text, "an empty queue")
+
+
+def test_a_record_of_a_deleted_project_does_not_hold_up_the_others(
+    app: FastAPI, client: TestClient, served: Served, database: Database
+) -> None:
+    answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
+    path = f"/v1/projects/{served.project}/predictions"
+    wait_for(lambda: client.get(path).json()["items"], "the record")
+    with database.reading() as session:
+        row = session.get_one(PredictionRecord, UUID(answer["prediction_id"]))
+        columns = PredictionRecord.__table__.columns.keys()
+        values = {name: getattr(row, name) for name in columns}
+    writer = predictions_of(app).records
+    orphan, sound = new_id(), new_id()
+    writer.add(NewRecord(values | {"id": orphan, "project_id": new_id()}))
+    writer.add(NewRecord(values | {"id": sound}))
+    wait_for(lambda: len(client.get(path).json()["items"]) == 2, "the sound record")
+    wait_for(lambda: "records_lost_total 1.0" in client.get("/metrics").text, "the count")
+
+
+def test_kept_images_stay_under_the_quota_the_oldest_go_first(
+    client: TestClient, database: Database, storage: LocalStorage, artifacts: list[Artifact]
+) -> None:
+    served = serve(client, database, storage, artifacts[0], "all")
+    path = f"/v1/projects/{served.project}/predictions"
+    for number in range(10):  # about 5 kB each
+        client.post(served.predict, content=tiny.photograph(0, number), headers=PNG)
+        wait_for(lambda n=number: len(client.get(path).json()["items"]) == n + 1, "the record")
+
+    def kept() -> list[bool]:
+        return [entry["image_kept"] for entry in client.get(path).json()["items"]]
+
+    size = len(tiny.photograph(0, 0))
+    room = 20_000 // size
+    assert 0 < room < 10
+    wait_for(lambda: kept().count(True) <= room, "the quota")
+    assert kept() == sorted(kept())
+    assert kept()[-1]
