@@ -89,7 +89,8 @@ class Checkpoint:
                     "history": run.history,
                 }
             )
-        metadata = {"format": FORMAT, "runs": json.dumps(headers)}
+        runs = json.dumps(headers)
+        metadata = {"format": FORMAT, "runs": runs, "checksum": _checksum(runs, tensors)}
         return safetensors.torch.save(tensors, metadata=metadata)
 
     @classmethod
@@ -104,6 +105,8 @@ class Checkpoint:
             if metadata["format"] != FORMAT:
                 raise ValueError(f"its format is {metadata['format']!r}")
             tensors = safetensors.torch.load(data)
+            if metadata["checksum"] != _checksum(metadata["runs"], tensors):
+                raise ValueError("its content is not what its checksum says")
             parts = ("ctx", "momentum", "generator")
             return cls(
                 tuple(
@@ -116,6 +119,14 @@ class Checkpoint:
                 f"The checkpoint of {len(data)} bytes is damaged: {error}.",
                 fix="Delete it; the tuning then starts from the beginning.",
             ) from error
+
+
+def _checksum(runs: str, tensors: dict[str, Tensor]) -> str:
+    hasher = hashlib.sha256(runs.encode())
+    for name, tensor in sorted(tensors.items()):
+        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
+        hasher.update(tensor.numpy().tobytes())
+    return hasher.hexdigest()
 
 
 def run_identity(
