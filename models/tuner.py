@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from models.backbone import Backbone
 from models.checkpoint import RunCheckpoint, run_identity
+from models.errors import BadRecipe
 from models.loss import EpochRecord, Loss, LossTerms, TrainingSet
 from models.prompts.coop import CoOp
 from models.recipe import Recipe
@@ -87,7 +88,11 @@ class Tuner:
         return math.ceil(self.recipe.steps / self.steps_per_epoch)
 
     def run(self) -> Float[Tensor, "n_classes embed_dim"]:
-        """Tune to the end and return the L2-normalised text features, on the CPU."""
+        """Tune to the end and return the L2-normalised text features, on the CPU.
+
+        Raises:
+            BadRecipe: the loss or the context tokens grew beyond all numbers.
+        """
         with _threads(self.recipe.threads):
             while self.step < self.recipe.steps:
                 order = torch.randperm(len(self._labels), generator=self._generator)
@@ -95,6 +100,7 @@ class Tuner:
                     terms = self._update(batch.to(self._labels.device))
                 self.epoch += 1
                 record = terms.record(self.epoch, self.step)
+                self._check_finite(record)
                 self.history.append(record)
                 for callback in self._callbacks:
                     callback.on_epoch(self, record)
@@ -112,7 +118,7 @@ class Tuner:
             epoch=self.epoch,
             step=self.step,
             ctx=self.prompts.ctx.detach().clone(),
-            momentum=self._optimizer.state[self.prompts.ctx]["momentum_buffer"].clone(),
+            momentum=self._momentum(),
             generator=self._generator.get_state(),
             history=[asdict(record) for record in self.history],
         )
@@ -126,6 +132,21 @@ class Tuner:
         self._optimizer.step()
         self.step += 1
         return terms
+
+    def _momentum(self) -> Tensor:
+        """Return SGD's buffer; it keeps none where the recipe's momentum is 0."""
+        buffer = self._optimizer.state[self.prompts.ctx].get("momentum_buffer")
+        return torch.zeros_like(self.prompts.ctx) if buffer is None else buffer.clone()
+
+    def _check_finite(self, record: EpochRecord) -> None:
+        if math.isfinite(record.loss) and bool(self.prompts.ctx.isfinite().all()):
+            return
+        raise BadRecipe(
+            f"The tuning diverged: the loss is {record.loss} after {self.step} steps with"
+            f" lr {self.recipe.lr}.",
+            fix="Lower lr, weight_decay or the weights of the regularisers.",
+            field="lr",
+        )
 
     @torch.no_grad()
     def _resume(self, checkpoint: RunCheckpoint) -> None:
