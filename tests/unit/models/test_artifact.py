@@ -1,0 +1,214 @@
+"""The artifact: it comes back bit for bit, or it is refused."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from models.artifact import Artifact, read_artifact, write_artifact
+from models.errors import ArtifactMismatch, DamagedArtifact, ShotlineError, StorageFull
+
+
+def same(one: Artifact, other: Artifact) -> bool:
+    """Compare all that two artifacts hold; safetensors keeps its header in no order."""
+    return (
+        one.digest == other.digest
+        and one.header == other.header
+        and all(
+            tensor.shape == other.tensors[name].shape
+            and tensor.numpy().tobytes() == other.tensors[name].numpy().tobytes()
+            for name, tensor in one.tensors.items()
+        )
+    )
+
+
+def with_metadata(artifact: Artifact, **values: str) -> bytes:
+    """Return the artifact's bytes with other entries in its metadata."""
+    data = artifact.to_bytes()
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    return safetensors.torch.save(artifact.tensors, metadata=header | values)
+
+
+def test_an_artifact_comes_back_bit_for_bit(artifact: Artifact) -> None:
+    again = Artifact.from_bytes(artifact.to_bytes())
+
+    assert same(again, artifact)
+    assert same(Artifact.from_bytes(again.to_bytes()), artifact)
+
+
+def test_a_file_comes_back(artifact: Artifact, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "model.safetensors"
+    write_artifact(artifact, path)
+
+    assert same(read_artifact(path), artifact)
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_its_tensors_are_named_and_shaped(artifact: Artifact) -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in artifact.tensors.items()}
+
+    square = (3, 16)
+    assert shapes == {
+        "class_embeddings": square,
+        "class_means": square,
+        "ctx": (3, 4, 32),
+        "text_features": square,
+        "zero_shot_features": square,
+    }
+    assert artifact.class_embeddings is artifact.tensors["class_embeddings"]
+
+
+@settings(max_examples=300)
+@given(data=st.data(), flip=st.integers(1, 255))
+def test_a_changed_byte_is_never_another_artifact(
+    artifact: Artifact, data: st.DataObject, flip: int
+) -> None:
+    whole = artifact.to_bytes()
+    damaged = bytearray(whole)
+    damaged[data.draw(st.integers(0, len(whole) - 1))] ^= flip
+
+    try:
+        read = Artifact.from_bytes(bytes(damaged))
+    except ShotlineError:
+        return
+    assert same(read, artifact)
+
+
+def test_every_byte_of_the_tensors_counts(artifact: Artifact) -> None:
+    whole = artifact.to_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+
+    for position in range(start, len(whole), 61):
+        damaged = whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]
+        with pytest.raises(DamagedArtifact, match="digest"):
+            Artifact.from_bytes(damaged)
+
+
+def test_no_prefix_is_an_artifact(artifact: Artifact) -> None:
+    whole = artifact.to_bytes()
+
+    for end in (*range(64), *range(64, len(whole), 499), len(whole) - 1):
+        with pytest.raises(DamagedArtifact, match="The artifact is damaged"):
+            Artifact.from_bytes(whole[:end])
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 50, b"PK\x03\x04" * 20, b"{}" * 30, bytes(80)])
+def test_other_files_are_refused(data: bytes) -> None:
+    with pytest.raises(DamagedArtifact):
+        Artifact.from_bytes(data)
+
+
+def test_a_newer_version_is_refused(artifact: Artifact) -> None:
+    with pytest.raises(ArtifactMismatch, match="format version 2; this Shotline reads up to 1"):
+        Artifact.from_bytes(with_metadata(artifact, format_version="2"))
+
+
+@pytest.mark.parametrize("field", ["header", "checksum", "digest"])
+def test_a_header_that_does_not_fit_its_sums_is_refused(artifact: Artifact, field: str) -> None:
+    with pytest.raises(DamagedArtifact):
+        Artifact.from_bytes(with_metadata(artifact, **{field: "{}"}))
+
+
+def test_another_header_under_a_right_checksum_is_refused(
+    artifact: Artifact, tmp_path: Path
+) -> None:
+    other = Artifact(artifact.header.model_copy(update={"seed": 99}), artifact.tensors)
+
+    with pytest.raises(DamagedArtifact, match=other.digest[:19]):
+        Artifact.from_bytes(with_metadata(other, digest=artifact.digest))
+
+
+def test_a_tensor_that_is_missing_is_named(artifact: Artifact) -> None:
+    data = artifact.to_bytes()
+    metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    part = {name: tensor for name, tensor in artifact.tensors.items() if name != "ctx"}
+
+    with pytest.raises(DamagedArtifact, match="ctx"):
+        Artifact.from_bytes(safetensors.torch.save(part, metadata=metadata))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "counts"),
+    [
+        ("backbone_digest", "sha256:other", True),
+        ("seed", 1, True),
+        ("snapshot", "sha256:other", True),
+        ("n_train", [1, 2, 3], True),
+        ("logit_scale", 1.0, True),
+        ("backbone", "another/form", False),
+        ("shotline", "9.9", False),
+    ],
+)
+def test_the_digest_covers_what_it_answers_with(
+    artifact: Artifact, field: str, value: object, counts: bool
+) -> None:
+    other = Artifact(artifact.header.model_copy(update={field: value}), artifact.tensors)
+
+    assert (other.digest != artifact.digest) == counts
+
+
+def test_the_digest_covers_recipe_view_classes_and_tensors(artifact: Artifact) -> None:
+    header = artifact.header
+    headers = [
+        header.model_copy(update={"recipe": header.recipe.model_copy(update={"lr": 0.2})}),
+        header.model_copy(update={"view": header.view.model_copy(update={"resize": "crop"})}),
+        header.model_copy(update={"classes": header.classes[::-1]}),
+    ]
+    others = [Artifact(other, artifact.tensors) for other in headers]
+    for name, tensor in artifact.tensors.items():
+        others.append(Artifact(header, artifact.tensors | {name: tensor + 1}))
+
+    assert len({other.digest for other in [artifact, *others]}) == 9
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+
+    with pytest.raises(DamagedArtifact, match=r"model\.safetensors cannot be read: No such file"):
+        read_artifact(path)
+
+
+def test_a_damaged_file_is_named(artifact: Artifact, tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(artifact.to_bytes()[:-1])
+
+    with pytest.raises(DamagedArtifact, match=r"The artifact .*model\.safetensors is damaged") as e:
+        read_artifact(path)
+    assert "tune again" in e.value.fix
+
+
+def test_a_full_disk_leaves_the_old_file(
+    artifact: Artifact, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "model.safetensors"
+    write_artifact(artifact, path)
+
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    other = Artifact(artifact.header.model_copy(update={"seed": 9}), artifact.tensors)
+    with pytest.raises(StorageFull, match=r"model\.safetensors"):
+        write_artifact(other, path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_artifact(path).digest == artifact.digest
+
+
+def test_tensors_are_kept_apart_from_the_graph(artifact: Artifact) -> None:
+    tensors = {name: value.clone().requires_grad_() for name, value in artifact.tensors.items()}
+    kept = Artifact(artifact.header, tensors)
+
+    assert not any(value.requires_grad for value in kept.tensors.values())
+    assert kept.digest == artifact.digest
+
+
+def test_how_a_tensor_lies_in_memory_is_not_in_the_digest(artifact: Artifact) -> None:
+    tensors = {name: value.mT.contiguous().mT for name, value in artifact.tensors.items()}
+
+    assert not tensors["class_embeddings"].is_contiguous()
+    assert same(Artifact(artifact.header, tensors), artifact)
