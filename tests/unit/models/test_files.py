@@ -49,7 +49,7 @@ def test_a_file_and_its_folders_are_made(tmp_path: Path) -> None:
 
     write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
-    assert os.listdir(path.parent) == ["model"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_an_older_file_is_replaced(tmp_path: Path) -> None:
@@ -69,8 +69,8 @@ def test_a_full_disk_leaves_what_was_there(
     if old is not None:
         path.write_bytes(old)
 
-    with monkeypatch.context() as patch, pytest.raises(StorageFull, match="model could not be"):
-        fault(patch)
+    fault(monkeypatch)
+    with pytest.raises(StorageFull, match="model could not be"):
         write_atomic(path, b"new and longer")
 
     left = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
