@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.artifact import Artifact
-from models.backbone import Backbone
+from models.backbone import IMAGE_BATCH, Backbone
 from models.classes import ClassSpec
 from models.errors import ArtifactMismatch
 from models.imaging import to_pixels
@@ -69,7 +69,8 @@ class Predictor:
         if not images:
             return []
         pixels = [to_pixels(data, header.view, spec.size, spec.interpolation) for data in images]
-        features = self._backbone.encode_images(torch.stack(pixels))
+        batches = torch.stack(pixels).split(IMAGE_BATCH)
+        features = torch.cat([self._backbone.encode_batch(batch) for batch in batches])
         probabilities = class_probabilities(
             features, self.artifact.class_embeddings, header.logit_scale
         )

@@ -39,19 +39,19 @@ class Recipe(BaseModel):
     class_specific: bool = True
     ctx_init: str | None = "a photo of a"
     class_token_position: Literal["end", "middle", "front"] = "end"  # noqa: S105 - no password
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 150
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 200
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    lr: Annotated[float, Field(gt=0, le=100)] = 0.002
+    lr: Annotated[float, Field(gt=0, le=100)] = 0.2
     warmup_steps: Annotated[int, Field(ge=0)] = 10
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     lc_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     lc_form: Literal["gram", "anchored"] = "gram"
-    mi_weight: Annotated[float, Field(ge=0, le=1000)] = 1.0
+    mi_weight: Annotated[float, Field(ge=0, le=1000)] = 0.2
     mi_form: Literal["point", "gram"] = "point"
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
-    alpha: Annotated[float, Field(ge=0, le=100)] = 0.5
-    folds: Annotated[int, Field(ge=2, le=20)] = 4
+    alpha: Annotated[float, Field(ge=0, le=100)] = 0.25
+    folds: Annotated[int, Field(ge=2, le=20)] = 3
     threads: Annotated[int, Field(ge=1, le=256)] = 2
 
     @model_validator(mode="after")
