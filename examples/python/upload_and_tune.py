@@ -1,0 +1,167 @@
+# ruff: noqa: T201 - what an example has to say goes to the terminal
+"""Upload photographs, tune on them, and promote the version if it is good enough.
+
+    export SHOTLINE_URL=http://127.0.0.1:8000 SHOTLINE_KEY=sl_…
+    python examples/python/upload_and_tune.py photographs --project "Housing, top side" --promote-from 0.9
+
+`photographs` has one sub-folder per class. Needs `pip install httpx2` and the key of an engineer.
+Running it again uploads what is new: the gateway knows a photograph by its bytes.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+FILES_IN_A_REQUEST = 32
+TRIES = 5
+
+Json = dict[str, Any]
+
+
+class Failed(Exception):
+    """The gateway said no, or did not answer."""
+
+
+def call(client: httpx2.Client, method: str, path: str, **options: Any) -> Any:
+    """Send a request and return the JSON of the answer.
+
+    Raises:
+        Failed: the answer is a problem; its own words say what to do.
+    """
+    answer = client.request(method, path, **options)
+    if answer.is_success:
+        return answer.json()
+    try:
+        problem = answer.json()
+        raise Failed(f"{problem['detail']} {problem['fix']}")
+    except (ValueError, KeyError):
+        raise Failed(f"{answer.status_code}: {answer.text[:200]}") from None
+
+
+def find_or_make_project(client: httpx2.Client, name: str, labels: list[str]) -> Json:
+    """Return the project of that name, with a class for each label where it is new."""
+    found = call(client, "GET", "/v1/projects", params={"name": name})["items"]
+    if found:
+        return dict(found[0])
+    classes = [{"name": label} for label in labels]
+    return dict(call(client, "POST", "/v1/projects", json={"name": name, "classes": classes}))
+
+
+def upload(client: httpx2.Client, project: str, label: str, paths: list[Path]) -> list[Json]:
+    """Upload photographs of one class; return the verdict on each.
+
+    Sent again where the connection broke: a photograph that is there already is a `duplicate`.
+    """
+    for attempt in range(TRIES):
+        with ExitStack() as stack:
+            files = [("files", (path.name, stack.enter_context(path.open("rb")))) for path in paths]
+            try:
+                answer = call(
+                    client,
+                    "POST",
+                    f"/v1/projects/{project}/images",
+                    data={"label": label},
+                    files=files,
+                )
+                return list(answer["results"])
+            except httpx2.TransportError as error:
+                if attempt == TRIES - 1:
+                    raise Failed(f"no answer after {TRIES} tries: {error}") from error
+        time.sleep(2**attempt)
+    raise AssertionError("the last try returned or raised")
+
+
+def follow(client: httpx2.Client, tuning: str) -> Json:
+    """Print how a tuning goes, from its server-sent events, and return it at its end."""
+    last_event = {}
+    for attempt in range(TRIES):
+        try:
+            for name, identifier, state in events(client, tuning, last_event):
+                last_event = {"Last-Event-ID": identifier}
+                if name == "end":
+                    return state
+                if progress := state["progress"]:
+                    print(f"{progress['phase']}: {progress['done']} of {progress['total']}")
+        except httpx2.TransportError as error:
+            print(f"The connection broke ({error}); the tuning goes on.", file=sys.stderr)
+        time.sleep(2**attempt)
+    raise Failed(f"the events of tuning {tuning} cannot be followed; ask for it by its id")
+
+
+def events(
+    client: httpx2.Client, tuning: str, headers: dict[str, str]
+) -> Iterator[tuple[str, str, Json]]:
+    """Yield the kind, id and content of each event; `Last-Event-ID` in `headers` resumes."""
+    with client.stream("GET", f"/v1/tunings/{tuning}/events", headers=headers) as answer:
+        if answer.is_error:
+            raise Failed(f"{answer.status_code}: {answer.read().decode()[:200]}")
+        fields: dict[str, str] = {}
+        for line in answer.iter_lines():
+            if line:
+                name, _, value = line.partition(": ")
+                fields[name] = value
+            elif "data" in fields:
+                yield fields["event"], fields["id"], json.loads(fields["data"])
+                fields = {}
+
+
+def run(client: httpx2.Client, folder: Path, name: str, promote_from: float | None) -> None:
+    """Upload, tune, and promote where the macro accuracy reaches `promote_from`."""
+    labels = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    project = find_or_make_project(client, name, labels)
+    for label in labels:
+        paths = sorted(path for path in (folder / label).iterdir() if path.is_file())
+        for start in range(0, len(paths), FILES_IN_A_REQUEST):
+            batch = paths[start : start + FILES_IN_A_REQUEST]
+            for verdict in upload(client, project["id"], label, batch):
+                if verdict["verdict"] == "rejected":
+                    print(f"{verdict['file']}: {verdict['detail']}", file=sys.stderr)
+    tuning = call(client, "POST", f"/v1/projects/{project['id']}/tunings", json={"seed": 1})
+    tuning = follow(client, tuning["id"])
+    if tuning["state"] != "succeeded":
+        raise Failed((tuning["failure"] or {}).get("problem", f"it was {tuning['state']}"))
+    model = call(client, "GET", f"/v1/models/{tuning['model']['id']}")
+    macro = model["accuracy"]["macro"]
+    print(
+        f"Version {model['version']}: macro accuracy {macro['value']:.3f}"
+        f" ({macro['low']:.3f} to {macro['high']:.3f}), {model['accuracy']['basis']}"
+    )
+    if promote_from is not None and macro["value"] >= promote_from:
+        path = f"/v1/projects/{project['id']}/aliases/production"
+        reason = f"macro accuracy is at least {promote_from}"
+        call(client, "PUT", path, json={"version": model["version"], "reason": reason})
+        print(f"Version {model['version']} is in production.")
+
+
+def main() -> int:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(description="Upload photographs and tune on them.")
+    parser.add_argument("folder", type=Path, help="one sub-folder per class")
+    parser.add_argument("--project", required=True, help="its name; made where there is none")
+    parser.add_argument(
+        "--promote-from", type=float, help="promote a version of this macro accuracy or more"
+    )
+    options = parser.parse_args()
+    with httpx2.Client(
+        base_url=os.environ.get("SHOTLINE_URL", "http://127.0.0.1:8000"),
+        headers={"Authorization": f"Bearer {os.environ['SHOTLINE_KEY']}"},
+        timeout=httpx2.Timeout(60.0, connect=5.0),
+    ) as client:
+        try:
+            run(client, options.folder, options.project, options.promote_from)
+        except (Failed, httpx2.TransportError) as error:
+            print(f"Failed: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
