@@ -35,14 +35,13 @@ RUN pip install --no-deps --no-build-isolation . \
     && rm -rf /build/*
 
 # The named volume takes over this folder's owner when it is first made.
-RUN groupadd --system --gid 10001 shotline \
-    && useradd --system --uid 10001 --gid shotline --home-dir /var/lib/shotline --create-home \
+RUN groupadd --gid 10001 shotline \
+    && useradd --uid 10001 --gid shotline --home-dir /var/lib/shotline --create-home \
         --shell /usr/sbin/nologin shotline
 
 # The root may be read-only: what libraries keep in a home folder goes to /tmp.
 ENV SHOTLINE_HOME=/var/lib/shotline \
     SHOTLINE_HOST=0.0.0.0 \
-    MPLCONFIGDIR=/tmp/matplotlib \
     XDG_CACHE_HOME=/tmp/cache \
     HF_HOME=/backbones/huggingface
 WORKDIR /var/lib/shotline
