@@ -21,6 +21,7 @@ def serve() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_graceful_shutdown=5,  # whoever follows a tuning's events would hold it up for ever
     )
 
 

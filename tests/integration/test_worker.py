@@ -19,7 +19,7 @@ from app.main import create_app
 from app.predictions.engine import ImageEncoder
 from tests.integration import services, tiny
 from tests.integration.services import wait_for
-from tests.integration.test_tunings import make_project, row_of, start
+from tests.integration.test_tunings import events_of, make_project, row_of, start
 
 # Steps that no machine does within the time that a test takes.
 ENDLESS = tiny.RECIPE | {"steps": 100_000}
@@ -103,9 +103,14 @@ def test_a_life_of_a_worker(
     """One worker for all of it: starting one takes seconds."""
     project = make_project(client, "good", "傷")
 
-    # Upload to version, through the queue.
-    tuning = start(client, project)
-    wait_for(lambda: state(tuning) == "succeeded", "success")
+    # Upload to version, through the queue, followed by events.
+    tuning = start(client, project, recipe=tiny.RECIPE | {"steps": 400})
+    *seen, (_, kind, last) = events_of(client.get(f"/v1/tunings/{tuning}/events").text)
+    assert (kind, last["state"]) == ("end", "succeeded")
+    assert {kind for _, kind, _ in seen} == {"progress"}
+    assert "running" in {shown["state"] for _, _, shown in seen}
+    assert any(shown["progress"] for _, _, shown in seen)
+    assert len({name for name, _, _ in seen}) == len(seen)
     versions = client.get(f"/v1/projects/{project}/models").json()["items"]
     assert [entry["version"] for entry in versions] == [1]
 
