@@ -1,7 +1,6 @@
 """The feature store: an image is encoded once per backbone and view, and never again."""
 
 import hashlib
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -15,6 +14,8 @@ from models.backbone import IMAGE_BATCH, Backbone
 from models.files import write_atomic
 from models.imaging import View, to_pixels
 from models.progress import Progress, no_progress
+
+_DIGEST_SIZE = hashlib.sha256().digest_size
 
 
 @runtime_checkable
@@ -64,22 +65,28 @@ class MemoryFeatureStore:
 
 
 class FolderFeatureStore:
-    """Keeps each feature in a file of its own, written atomically; safe for several processes."""
+    """Keeps each feature in a file of its own, written atomically; safe for several processes.
+
+    A file holds the feature's single-precision values after their sha256.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def _path(self, key: FeatureKey) -> Path:
         space = hashlib.sha256(f"{key.backbone_digest} {key.view_digest}".encode()).hexdigest()[:32]
-        return self._root / space / key.image_sha256[:2] / f"{key.image_sha256}.npy"
+        return self._root / space / key.image_sha256[:2] / f"{key.image_sha256}.f32"
 
     def get(self, key: FeatureKey) -> Float[Tensor, " embed_dim"] | None:
         """Return the feature, or `None` where it has not been computed or its file is damaged."""
         try:
-            array = np.load(self._path(key), allow_pickle=False)
-        except (FileNotFoundError, ValueError, EOFError):
+            data = self._path(key).read_bytes()
+        except FileNotFoundError:
             return None
-        return torch.from_numpy(array)
+        digest, values = data[:_DIGEST_SIZE], data[_DIGEST_SIZE:]
+        if hashlib.sha256(values).digest() != digest:
+            return None
+        return torch.from_numpy(np.frombuffer(values, dtype="<f4").copy())
 
     def put(self, key: FeatureKey, feature: Float[Tensor, " embed_dim"]) -> None:
         """Keep the feature.
@@ -87,9 +94,8 @@ class FolderFeatureStore:
         Raises:
             StorageFull: no space is left.
         """
-        buffer = io.BytesIO()
-        np.save(buffer, feature.numpy(), allow_pickle=False)
-        write_atomic(self._path(key), buffer.getvalue())
+        values = feature.numpy().astype("<f4").tobytes()
+        write_atomic(self._path(key), hashlib.sha256(values).digest() + values)
 
 
 def feature_space(backbone: Backbone) -> str:
