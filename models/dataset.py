@@ -197,10 +197,12 @@ def _class_folders(root: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
+    try:
+        paths = list(folder.iterdir())
+    except OSError as error:
+        raise _unreadable(folder, error, folder.name) from error
     return (
-        path
-        for path in folder.iterdir()
-        if not path.name.startswith(".") and path.name.lower() not in _LITTER
+        path for path in paths if not path.name.startswith(".") and path.name.lower() not in _LITTER
     )
 
 
@@ -225,11 +227,13 @@ def _read_image(path: Path, root: Path, label: int, groups: Mapping[str, str]) -
     except BadImage as error:
         raise BadImage(f"{path}: {error.problem}", fix=error.fix, field=name) from error
     except OSError as error:
-        raise BadDataset(
-            f"{path} cannot be read: {error}.", fix="Check its permissions.", field=name
-        ) from error
+        raise _unreadable(path, error, name) from error
     group = groups.get(name, facts.sha256)
     return LabelledImage(facts.sha256, label, group, "train", path.read_bytes, name)
+
+
+def _unreadable(path: Path, error: OSError, field: str) -> BadDataset:
+    return BadDataset(f"{path} cannot be read: {error}.", fix="Check its permissions.", field=field)
 
 
 def _drop_repeats(
