@@ -2,7 +2,7 @@
 """Upload photographs, tune on them, and promote the version if it is good enough.
 
     export SHOTLINE_URL=http://127.0.0.1:8000 SHOTLINE_KEY=sl_…
-    python examples/python/upload_and_tune.py photographs --project "Housing, top side" --promote-from 0.9
+    python examples/python/upload_and_tune.py photographs --project "Housing" --promote-from 0.9
 
 `photographs` has one sub-folder per class. Needs `pip install httpx2` and the key of an engineer.
 Running it again uploads what is new: the gateway knows a photograph by its bytes.
@@ -81,7 +81,7 @@ def upload(client: httpx2.Client, project: str, label: str, paths: list[Path]) -
 
 def follow(client: httpx2.Client, tuning: str) -> Json:
     """Print how a tuning goes, from its server-sent events, and return it at its end."""
-    last_event = {}
+    last_event: dict[str, str] = {}
     for attempt in range(TRIES):
         try:
             for name, identifier, state in events(client, tuning, last_event):
@@ -113,7 +113,9 @@ def events(
                 fields = {}
 
 
-def run(client: httpx2.Client, folder: Path, name: str, promote_from: float | None) -> None:
+def run(
+    client: httpx2.Client, folder: Path, name: str, recipe: Json, promote_from: float | None
+) -> None:
     """Upload, tune, and promote where the macro accuracy reaches `promote_from`."""
     labels = sorted(path.name for path in folder.iterdir() if path.is_dir())
     project = find_or_make_project(client, name, labels)
@@ -124,7 +126,8 @@ def run(client: httpx2.Client, folder: Path, name: str, promote_from: float | No
             for verdict in upload(client, project["id"], label, batch):
                 if verdict["verdict"] == "rejected":
                     print(f"{verdict['file']}: {verdict['detail']}", file=sys.stderr)
-    tuning = call(client, "POST", f"/v1/projects/{project['id']}/tunings", json={"seed": 1})
+    body = {"recipe": recipe, "seed": 1}
+    tuning = call(client, "POST", f"/v1/projects/{project['id']}/tunings", json=body)
     tuning = follow(client, tuning["id"])
     if tuning["state"] != "succeeded":
         raise Failed((tuning["failure"] or {}).get("problem", f"it was {tuning['state']}"))
@@ -149,14 +152,16 @@ def main() -> int:
     parser.add_argument(
         "--promote-from", type=float, help="promote a version of this macro accuracy or more"
     )
+    parser.add_argument("--steps", type=int, help="gradient steps; the gateway's default is good")
     options = parser.parse_args()
+    recipe = {} if options.steps is None else {"steps": options.steps}
     with httpx2.Client(
         base_url=os.environ.get("SHOTLINE_URL", "http://127.0.0.1:8000"),
         headers={"Authorization": f"Bearer {os.environ['SHOTLINE_KEY']}"},
         timeout=httpx2.Timeout(60.0, connect=5.0),
     ) as client:
         try:
-            run(client, options.folder, options.project, options.promote_from)
+            run(client, options.folder, options.project, recipe, options.promote_from)
         except (Failed, httpx2.TransportError) as error:
             print(f"Failed: {error}", file=sys.stderr)
             return 1
