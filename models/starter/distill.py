@@ -1,0 +1,156 @@
+"""The distillation: text features are pulled onto their targets and away from the others."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import open_clip
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from models.starter.student import PromptTokens, encode_tokens
+
+BUCKETS = 8  # batches that are drawn together, sorted by length and dealt out again
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of a distillation. Rates are AdamW's, shares are parts of one.
+
+    It has two phases, each with its own optimizer and its own fall of the learning rate: the
+    second reads more class names, whose features must be exact.
+    """
+
+    steps: int = 3200
+    second_phase: float = 0.47  # share of the steps
+    batch_size: int = 384
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.02
+    warmup: float = 0.05  # share of the steps
+    name_share: float = 0.5  # of a batch: spellings of ImageNet classes, else other phrases
+    second_name_share: float = 0.7
+    bare_share: float = 0.25  # of the texts: the phrase alone
+    photo_share: float = 0.25  # of the texts: "a photo of a …."
+    contrast_scale: float = 20.0  # inverse temperature of the contrastive loss
+    bf16: bool = True
+
+    def phases(self) -> tuple["Recipe", "Recipe"]:
+        """The two phases, each a recipe of its own with its steps and its share of names."""
+        second = round(self.steps * self.second_phase)
+        return (
+            replace(self, steps=self.steps - second),
+            replace(self, steps=second, name_share=self.second_name_share),
+        )
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Phrases and their `(n, embed_dim)` normalised targets; the first `n_names` are spellings."""
+
+    phrases: Sequence[str]
+    vectors: Tensor
+    n_names: int
+
+
+def distill(
+    model: open_clip.CLIP,
+    targets: Targets,
+    tokens: PromptTokens,
+    n_templates: int,
+    recipe: Recipe,
+    generator: torch.Generator,
+    on_step: Callable[[float], None],
+) -> None:
+    """Train the text tower of `model` in place; `on_step` is told each step's loss.
+
+    One phase: `recipe.steps` with `recipe.name_share`. Templates 0 and 1 must be the bare phrase
+    and the photo prompt.
+    """
+    parameters = text_parameters(model)
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, fused=True)
+    optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, recipe.steps, pct_start=recipe.warmup, cycle_momentum=False
+    )
+    batches = draw_batches(targets, tokens, n_templates, recipe, generator)
+    for _, (texts, chosen) in zip(range(recipe.steps), batches, strict=False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            features = encode_tokens(model, texts)
+        loss = distillation_loss(features.float(), targets.vectors[chosen], recipe.contrast_scale)
+        optimizer.zero_grad()
+        torch.autograd.backward(loss)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        schedule.step()
+        on_step(loss.item())
+
+
+def distillation_loss(features: Tensor, targets: Tensor, scale: float) -> Tensor:
+    """Cosine loss plus a contrastive loss inside the batch.
+
+    `features` and `targets` are `(batch, embed_dim)`, targets normalised. The right answer of the
+    contrastive part is soft, softmax(scale * t_i . t_j): two prompts of one name share a target,
+    and neither may be pushed from it.
+    """
+    students = normalize(features, dim=1)
+    cosine = (students * targets).sum(dim=1)
+    wanted = (scale * targets @ targets.T).softmax(dim=1)
+    return (1 - cosine).mean() + cross_entropy(scale * students @ targets.T, wanted)
+
+
+def draw_batches(
+    targets: Targets,
+    tokens: PromptTokens,
+    n_templates: int,
+    recipe: Recipe,
+    generator: torch.Generator,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches `(tokens, indices into targets)`, texts of like length together."""
+    total = recipe.batch_size * BUCKETS
+    while True:
+        chosen = draw_phrases(targets, total, recipe.name_share, generator)
+        templates = draw_templates(n_templates, total, recipe, generator)
+        pairs = zip(chosen.tolist(), templates.tolist(), strict=True)
+        rows = [tokens(template, targets.phrases[index]) for index, template in pairs]
+        by_length = torch.tensor([len(row) for row in rows]).argsort(stable=True)
+        parts = by_length.reshape(BUCKETS, recipe.batch_size)
+        for part in parts[torch.randperm(BUCKETS, generator=generator)]:
+            yield tokens.pad([rows[i] for i in part.tolist()]), chosen[part]
+
+
+def draw_phrases(
+    targets: Targets, total: int, name_share: float, generator: torch.Generator
+) -> Tensor:
+    """Indices of `total` phrases: each is a class name with probability `name_share`."""
+    names = torch.randint(targets.n_names, (total,), generator=generator)
+    others = torch.randint(targets.n_names, len(targets.phrases), (total,), generator=generator)
+    return torch.where(torch.rand(total, generator=generator) < name_share, names, others)
+
+
+def draw_templates(
+    n_templates: int, total: int, recipe: Recipe, generator: torch.Generator
+) -> Tensor:
+    """Indices of `total` templates: bare, photo, or any other with equal chance."""
+    any_other = torch.randint(2, n_templates, (total,), generator=generator)
+    draw = torch.rand(total, generator=generator)
+    photo = torch.where(draw < recipe.bare_share + recipe.photo_share, 1, any_other)
+    return torch.where(draw < recipe.bare_share, 0, photo)
+
+
+def text_parameters(model: open_clip.CLIP) -> list[torch.nn.Parameter]:
+    """The parameters that the distillation changes: all but the image tower and logit_scale."""
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if not name.startswith("visual.") and name != "logit_scale"
+    ]
+
+
+@torch.inference_mode()
+def encode_phrases(
+    model: open_clip.CLIP, tokens: PromptTokens, template: int, phrases: Sequence[str]
+) -> Tensor:
+    """Normalised text features `(len(phrases), embed_dim)` of phrases in one template."""
+    rows = [tokens(template, phrase) for phrase in phrases]
+    batches = [rows[start : start + 256] for start in range(0, len(rows), 256)]
+    return torch.cat([normalize(encode_tokens(model, tokens.pad(b)), dim=1) for b in batches])
