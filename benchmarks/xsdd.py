@@ -5,7 +5,7 @@ Run with `python -m benchmarks.xsdd`; about three minutes on two cores, most of 
 
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -45,7 +45,7 @@ def main(
     features = FolderFeatureStore(store) if store else MemoryFeatureStore()
     with Console(stderr=True).status(f"Encoding {len(dataset.images)} images …"):
         image_features(dataset.images, loaded, View(), features)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for seed in track([int(part) for part in seeds.split(",")], "Tuning"):
         train, test = _draw(dataset, shots, seed)
         tuning = Tuning(
@@ -106,7 +106,7 @@ def _baselines(
     }
 
 
-def _print(rows: list[dict[str, float]], summary: dict[str, float]) -> None:
+def _print(rows: list[dict[str, Any]], summary: dict[str, float]) -> None:
     table = Table("Method", *[f"seed {row['seed']}" for row in rows], "mean", "std")
     for name, title in METHODS.items():
         values = [row[name] for row in rows]

@@ -35,8 +35,8 @@ app.command(rich_help_panel=_PROCESSES)(migrate)
 
 def main() -> None:
     """Run the command line."""
-    # Before torch is imported: its threads sleep while they wait for each other instead of spinning,
-    # which costs several times the work as soon as another process wants the cores (ADR 006).
+    # Before torch is imported: its threads sleep while they wait for each other. Those that spin
+    # cost several times the work as soon as another process wants the cores (ADR 006).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     app()
 

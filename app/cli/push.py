@@ -15,6 +15,7 @@ from models.errors import BadDataset
 if TYPE_CHECKING:
     from app.cli.api import Api, Json
 
+
 def push(
     folder: Annotated[Path, typer.Argument(help="One sub-folder of photographs per class.")],
     project: Annotated[str, typer.Option(help="The project's name; made where there is none.")],

@@ -66,7 +66,11 @@ def _run(children: Children, home: Path, address: str) -> None:
     with err.status("Starting …"):
         ready = f"{address}/readyz"
         wait_until(lambda: _answers(ready), children, seconds=_GATEWAY_SECONDS, what="gateway")
-    out.print(f"Shotline is at {address}  (documentation: {address}/docs)", highlight=False)
+    out.print(
+        f"Shotline is at {address}  (documentation: {address}/docs)",
+        highlight=False,
+        soft_wrap=True,
+    )
     if key:
         out.print(f"The first admin key, shown this once: {key}", highlight=False, soft_wrap=True)
     out.print("Ctrl-C stops it.")
@@ -127,7 +131,7 @@ def _free_port(host: str) -> int:
 def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own gateway
-            return answer.status == 200
+            return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
 
