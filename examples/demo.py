@@ -34,7 +34,7 @@ from models.backbone import load_backbone
 from models.errors import ShotlineError
 from models.evaluation.metrics import Evaluation, evaluate
 from models.files import write_atomic
-from models.imaging import to_pixels
+from models.pixels import to_pixels
 from models.predictor import class_probabilities
 from models.report import Mistake, ReportData, render_report
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from models.backbone import IMAGE_BATCH, Backbone
 from models.files import write_atomic
-from models.imaging import View, to_pixels
+from models.imaging import View
+from models.pixels import to_pixels
 from models.progress import Progress, no_progress
 
 _DIGEST_SIZE = hashlib.sha256().digest_size

@@ -13,7 +13,7 @@ from models.artifact import Artifact
 from models.backbone import IMAGE_BATCH, Backbone
 from models.classes import ClassSpec
 from models.errors import ArtifactMismatch
-from models.imaging import to_pixels
+from models.pixels import to_pixels
 
 Verdict = Literal["ok", "ng", "undecidable"]
 

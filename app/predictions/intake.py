@@ -3,7 +3,7 @@
 import base64
 import binascii
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,33 +20,11 @@ from app.core.settings import LimitSettings
 from app.core.slices import Slice
 from app.core.text import clean_text
 from app.http.spool import Part, spool
+from app.predictions.incoming import IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
 
 _FIELDS = ("image_id", "part_id", "station", "captured_at")
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where an image comes from, as the line tells it; kept with the prediction."""
-
-    image_id: str | None = None
-    part_id: str | None = None
-    station: str | None = None
-    captured_at: datetime | None = None
-
-
-@dataclass(frozen=True)
-class IncomingImage:
-    """An image to be decided on.
-
-    Attributes:
-        origin: where it comes from.
-        read: returns the bytes; raises `BadImage` where they cannot be had.
-    """
-
-    origin: Origin
-    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True)

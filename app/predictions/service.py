@@ -23,13 +23,13 @@ from app.core.settings import Settings
 from app.predictions.batcher import Batcher, deadline_passed
 from app.predictions.engine import ImageEncoder
 from app.predictions.idempotency import IdempotencyStore
-from app.predictions.intake import IncomingImage
+from app.predictions.incoming import IncomingImage
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import NewRecord, RecordWriter
 from app.predictions.resident import ModelCache, ResidentModel
 from app.predictions.schemas import LabelProbabilityOut, ModelRef, PredictionOut
 from models.errors import ShotlineError
-from models.imaging import to_pixels
+from models.pixels import to_pixels
 from models.predictor import Decision, class_probabilities, decide
 
 Result = TypeVar("Result")

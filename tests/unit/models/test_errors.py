@@ -17,7 +17,8 @@ from models.classes import check_classes, class_spec
 from models.collapse.etf import fit_etf
 from models.dataset import check_images, read_folder, read_groups
 from models.errors import Cancelled, ShotlineError, StorageFull, storage_errors
-from models.imaging import View, decode, to_pixels
+from models.imaging import View, decode
+from models.pixels import to_pixels
 from models.recipe import Recipe
 from tests.unit.models.conftest import CLASSES, draw_images, encode, labelled, noise_image
 

@@ -20,7 +20,8 @@ from models.features import (
     feature_space,
     image_features,
 )
-from models.imaging import View, to_pixels
+from models.imaging import View
+from models.pixels import to_pixels
 from tests.unit.models.conftest import build_clip, draw_images, labelled
 
 KEY = FeatureKey("ab" * 32, "sha256:backbone", "sha256:view")

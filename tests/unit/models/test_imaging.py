@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from models.errors import BadView
-from models.imaging import View, check_image, decode, to_pixels
+from models.imaging import View, check_image, decode
+from models.pixels import to_pixels
 from tests.unit.models.conftest import encode, noise_image
 
 Mode = Literal["fit", "crop", "stretch"]
