@@ -15,6 +15,9 @@ class Origin:
     captured_at: datetime | None = None
 
 
+NO_ORIGIN = Origin()
+
+
 @dataclass(frozen=True)
 class IncomingImage:
     """An image to be decided on.

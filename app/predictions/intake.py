@@ -20,7 +20,7 @@ from app.core.settings import LimitSettings
 from app.core.slices import Slice
 from app.core.text import clean_text
 from app.http.spool import Part, spool
-from app.predictions.incoming import IncomingImage, Origin
+from app.predictions.incoming import NO_ORIGIN, IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
 
@@ -89,7 +89,7 @@ def make_origin(
     station: str | None = None,
     captured_at: str | datetime | None = None,
     *,
-    defaults: Origin = Origin(),
+    defaults: Origin = NO_ORIGIN,
 ) -> Origin:
     """Return what is said of an image, cleaned, `defaults` for what is not.
 
