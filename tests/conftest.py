@@ -2,4 +2,7 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook("models", "beartype.beartype")
+# PEP 484: where a float is asked for, an int will do.
+_CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
+
+install_import_hook("models", _CHECKER)
