@@ -13,7 +13,8 @@ from app.core.access import Principal
 from app.http.authentication import Operator
 from app.http.gateway import GatewayDep
 from app.http.problems import responses
-from app.predictions.intake import Origin, make_origin, read_intake
+from app.predictions.incoming import Origin
+from app.predictions.intake import make_origin, read_intake
 from app.predictions.provider import PredictionsDep
 from app.predictions.resident import ResidentModel
 from app.predictions.schemas import PredictIn, PredictionOut, ResultsOut
@@ -47,9 +48,7 @@ class Call:
             Literal["json", "compact"],
             Query(description="`compact`: `code;probability;version;label`, at most 254 bytes."),
         ] = "json",
-        accept: Annotated[
-            str, Header(description=f"`{NDJSON}`: a line for each image as it is decided on.")
-        ] = "*/*",
+        accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
         idempotency_key: Annotated[
             str | None, Header(description="The same key, the same answer, for 24 hours.")
         ] = None,
@@ -164,7 +163,12 @@ async def predict(
     gateway: GatewayDep,
     predictions: PredictionsDep,
 ) -> Response:
-    """Decide on one image or several with the version that the alias `production` names."""
+    """Decide on one image or several with the version that the alias `production` names.
+
+    Several are answered in the order of the request; with `Accept: application/x-ndjson` each by a
+    line of its own as soon as it is decided on. In the place of an image that cannot be decided on
+    stands a problem.
+    """
     model = await predictions.project_model(project)
     return await _serve(request, principal, call, gateway, predictions, model)
 

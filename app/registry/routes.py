@@ -73,7 +73,7 @@ def report(
     format: Annotated[  # noqa: A002 - what the caller writes
         Literal["json", "html"] | None, Query(description="Counts more than Accept.")
     ] = None,
-    accept: Annotated[str, Header()] = "*/*",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
 ) -> ReportOut | Response:
     """Answer all figures as JSON, or one self-contained page for `Accept: text/html`."""
     found = service.get_version(session, principal, model)
