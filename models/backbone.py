@@ -1,6 +1,7 @@
 """The frozen CLIP: found, loaded, identified, and asked for image and text features."""
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import open_clip
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import try_to_load_from_cache
 from jaxtyping import Float, Int, UInt8
 from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ STARTER_FOLDER = Path(__file__).parent / "starter"
 CONFIG_NAME = "open_clip_config.json"
 
 # The convolutions choose their kernels by batch size, and so their rounding: every batch is filled
-# up # to this one size, so that an image has the same features in whatever company it is encoded.
+# up to this one size, so that an image has the same features in whatever company it is encoded.
 IMAGE_BATCH = 16
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -121,7 +122,7 @@ class Backbone:
         self.tokenize = tokenize
         self.text = TextEncoder(clip)
         self.pixels = _pixel_spec(clip)
-        self.logit_scale = float(self._clip.logit_scale.exp())
+        self.logit_scale = float(cast("Tensor", self._clip.logit_scale).exp())
         self.digest = _digest(clip, self.pixels)
         self._mean = torch.tensor(self.pixels.mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(self.pixels.std, device=self.device).view(1, 3, 1, 1) * 255
@@ -192,12 +193,7 @@ def load_backbone(
             field="backbone",
         ) from error
     if not isinstance(tokenizer, open_clip.SimpleTokenizer):
-        raise BackboneUnavailable(
-            f"Prompts cannot be tuned for the backbone {source!r}:"
-            " its tokenizer is not CLIP's own.",
-            fix="Choose a CLIP with CLIP's tokenizer, such as ViT-B-32 or the starter.",
-            field="backbone",
-        )
+        raise _foreign_tokenizer(source)
     return Backbone(clip, tokenizer, source=source, device=device, precision=precision)
 
 
@@ -212,7 +208,9 @@ def _create(source: BackboneSource, *, offline: bool) -> tuple[nn.Module, str]:
                 fix="Name a folder in open_clip's local-dir form.",
                 field="backbone",
             )
+        _check_tokenizer(name, source.text)
         return open_clip.create_model(name, require_pretrained=True), name
+    _check_tokenizer(source.architecture, source.text)
     tag_config = open_clip.get_pretrained_cfg(source.architecture, source.tag or "")
     weights = source.checkpoint or (_cached_weights(source, tag_config) if offline else source.tag)
     if source.checkpoint is not None and not source.checkpoint.is_file():
@@ -229,6 +227,28 @@ def _create(source: BackboneSource, *, offline: bool) -> tuple[nn.Module, str]:
         force_preprocess_cfg=tag_config,
     )
     return clip, source.architecture
+
+
+def _check_tokenizer(name: str, source: str) -> None:
+    """Refuse what open_clip would ask a model hub for, whether Shotline is offline or not."""
+    if name.startswith("hf-hub:"):
+        return
+    if name.startswith("local-dir:"):
+        file = Path(name.removeprefix("local-dir:")) / CONFIG_NAME
+        config = json.loads(file.read_text(encoding="utf-8")).get("model_cfg", {})
+    else:
+        config = open_clip.get_model_config(name)
+    text = config.get("text_cfg", {})
+    if text.get("hf_model_name") or text.get("hf_tokenizer_name"):
+        raise _foreign_tokenizer(source)
+
+
+def _foreign_tokenizer(source: str) -> BackboneUnavailable:
+    return BackboneUnavailable(
+        f"Prompts cannot be tuned for the backbone {source!r}: its tokenizer is not CLIP's own.",
+        fix="Choose a CLIP with CLIP's tokenizer, such as ViT-B-32 or the starter.",
+        field="backbone",
+    )
 
 
 def _snapshot(text: str) -> str:
@@ -256,11 +276,14 @@ def _cached_weights(source: BackboneSource, tag_config: dict[str, Any]) -> Path:
 
 
 def _cached_file(repository: str, names: Sequence[str], source: str) -> Path:
+    # Not by hf_hub_download: even with local_files_only it asks the hub for a list of agents.
     for name in names:
         try:
-            return Path(hf_hub_download(repository, name, local_files_only=True))
-        except (OSError, ValueError):  # not in the cache, or not a repository's name
-            continue
+            path = try_to_load_from_cache(repository, name)
+        except ValueError:  # not a repository's name
+            break
+        if isinstance(path, str):
+            return Path(path)
     raise _not_here(source)
 
 
