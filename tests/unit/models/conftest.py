@@ -10,6 +10,7 @@ import open_clip
 import PIL.Image
 import pytest
 import torch
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Shapes and types of every argument and result of the core are checked in these tests.
@@ -25,6 +26,10 @@ with install_import_hook("models", "beartype.beartype"):
     from models.imaging import View
     from models.recipe import Recipe
     from models.tuning import Observer, Tuning
+
+# The same examples in every run, and none that fails because the machine is busy.
+settings.register_profile("core", deadline=None, derandomize=True)
+settings.load_profile("core")
 
 VISION = {"image_size": 32, "layers": 1, "width": 32, "head_width": 16, "patch_size": 16}
 TEXT = {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}

@@ -220,15 +220,24 @@ def test_a_tags_file_on_this_machine_is_found(
     assert load(f"{architecture}/tag").pixels.mean == PIXELS["mean"]
 
 
-def test_open_clip_downloads_where_that_is_allowed(
-    architecture: str, monkeypatch: pytest.MonkeyPatch, no_network: list[object]
+@pytest.mark.parametrize("source", ["shotline-tiny/tag", "hf-hub:org/name"])
+def test_the_hub_is_asked_where_that_is_allowed(
+    source: str,
+    architecture: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    no_network: list[object],
 ) -> None:
     config = {"url": "https://models.example/tiny.pt"}
+    monkeypatch.setenv("HOME", str(tmp_path))
     for module in (open_clip, open_clip.factory):
         monkeypatch.setattr(module, "get_pretrained_cfg", lambda *_: config)
 
+    with pytest.raises(BackboneUnavailable, match="not on this machine"):
+        load(source)
+    assert no_network == []
     with pytest.raises(BackboneUnavailable, match="a connection was tried"):
-        load(f"{architecture}/tag", offline=False)
+        load(source, offline=False)
     assert no_network
 
 
