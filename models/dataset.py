@@ -145,18 +145,11 @@ def check_images(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) 
 
     Raises:
         BadDataset: a class with fewer than two groups of training images, one image under two
-            labels, or a group on both sides of the split.
+            labels or in two groups, or a group on both sides of the split.
     """
     check_classes(classes)
     _drop_repeats(images, classes)
-    splits: dict[str, Split] = {}
-    for image in images:
-        if splits.setdefault(image.group, image.split) != image.split:
-            raise BadDataset(
-                f"The group {image.group!r} has images in train and in holdout.",
-                fix="Put all images of one part on one side of the split.",
-                field="group",
-            )
+    _check_groups(images)
     groups = defaultdict(set)
     for image in images:
         if image.split == "train":
@@ -169,6 +162,27 @@ def check_images(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) 
                 " part(s); images of at least 2 parts are needed, one to tune on and one to check.",
                 fix=f"Add photographs of {spec.name!r}, or remove the class.",
                 field=spec.name,
+            )
+
+
+def _check_groups(images: Sequence[LabelledImage]) -> None:
+    """Refuse images that could be tuned on and measured on at once."""
+    splits: dict[str, Split] = {}
+    first: dict[str, LabelledImage] = {}
+    for image in images:
+        other = first.setdefault(image.sha256, image)
+        if other.group != image.group:
+            raise BadDataset(
+                f"The same image is in the groups {other.group!r} ({other.name}) and"
+                f" {image.group!r} ({image.name}).",
+                fix="Give it once, with the group of the part that it shows.",
+                field="group",
+            )
+        if splits.setdefault(image.group, image.split) != image.split:
+            raise BadDataset(
+                f"The group {image.group!r} has images in train and in holdout.",
+                fix="Put all images of one part on one side of the split.",
+                field="group",
             )
 
 

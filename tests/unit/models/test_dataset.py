@@ -11,6 +11,7 @@ from models.classes import class_spec
 from models.dataset import (
     Dataset,
     LabelledImage,
+    Split,
     check_images,
     read_folder,
     read_groups,
@@ -261,6 +262,19 @@ def test_a_group_on_both_sides_of_the_split() -> None:
 
     with pytest.raises(BadDataset, match="The group 'part 1' has images in train and in holdout"):
         check_images(CLASSES, images)
+
+
+@pytest.mark.parametrize("split", ["train", "holdout"])
+def test_the_same_image_in_two_groups(split: Split) -> None:
+    images = [
+        *draw_images(2, 2, 2),
+        labelled(0, b"a", group="part 1", name="a"),
+        labelled(0, b"a", group="part 2", name="b", split=split),
+    ]
+
+    with pytest.raises(BadDataset, match=r"groups 'part 1' \(a\) and 'part 2' \(b\)") as caught:
+        check_images(CLASSES, images)
+    assert caught.value.field == "group"
 
 
 def test_two_classes_are_checked_before_their_images() -> None:
