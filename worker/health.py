@@ -81,7 +81,7 @@ def check_device(name: str) -> None:
 
 def main() -> int:
     """Ask both and say so."""
-    os.nice(10)  # predictions and the tuning itself go first
+    os.nice(5)  # behind predictions, before a tuning: a busy machine is no reason to fail
     settings = Settings()
     checks: Mapping[str, Callable[[], None]] = {
         "worker": lambda: check_worker(settings.queue),
