@@ -17,9 +17,12 @@ from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, snapshot_digest
 from models.errors import BadDataset, BadName, BadRecipe, Cancelled, CheckpointMismatch
+from models.evaluation.metrics import evaluate
+from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, MemoryFeatureStore, image_features
 from models.imaging import View
 from models.loss import TrainingSet
+from models.predictor import class_embeddings, class_probabilities
 from models.recipe import Recipe
 from models.tuner import Tuner
 from models.tuning import MIN_HOLDOUT_GROUPS, Observer, SilentObserver, TuningProgress
@@ -131,6 +134,32 @@ def test_without_a_holdout_it_is_measured_out_of_fold(artifact: Artifact) -> Non
     assert metrics.tuned.basis == metrics.zero_shot.basis == "out-of-fold"
     assert metrics.tuned.n_images == metrics.zero_shot.n_images == 12
     assert [sum(row) for row in metrics.tuned.confusion] == [5, 4, 3]
+
+
+def test_out_of_fold_predictions_come_from_the_other_folds_alone(
+    artifact: Artifact,
+    backbone: Backbone,
+    recipe: Recipe,
+    images: list[LabelledImage],
+    store: MemoryFeatureStore,
+) -> None:
+    features = image_features(images, backbone, View(), store)
+    labels = torch.tensor([image.label for image in images])
+    names = [spec.prompt_name for spec in CLASSES]
+    groups = [image.group for image in images]
+    expected = torch.zeros(len(images), 3)
+    for train, test in cross_validation_folds(labels.tolist(), groups, recipe.folds, seed=0):
+        part = TrainingSet(names, features[train], labels[train])
+        text = Tuner(backbone, part, recipe, torch.Generator().manual_seed(0)).run()
+        means = class_means(part.features, part.labels, 3)
+        embeddings = class_embeddings(text, means, recipe.alpha)
+        for index in test:
+            row = class_probabilities(features[[index]], embeddings, backbone.logit_scale)
+            expected[index] = row[0]
+
+    measured, wanted = artifact.header.metrics.tuned, evaluate(expected, labels, "out-of-fold")
+    assert measured.confusion == wanted.confusion
+    assert measured.ece == pytest.approx(wanted.ece, abs=1e-5)
 
 
 @pytest.mark.parametrize(
