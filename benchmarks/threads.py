@@ -21,7 +21,7 @@ _RUNS, _STEPS, _PROMPTS, _POSITIONS = 5, 20, 7, 14
 _BUSY = "while True: sum(range(100_000))"
 
 
-def main(child: bool = False) -> None:  # noqa: FBT001, FBT002 - a flag of the command line
+def main(child: bool = False) -> None:
     """Print medians of runs side by side and write `benchmarks/results/threads.json`."""
     if child:
         print(_milliseconds())
