@@ -195,7 +195,7 @@ def measure_held_out(folder: Path, images: Images) -> dict[str, Any]:
     text = backbone.text_features(IMAGENET_CLASSNAMES, PROMPTS["a photo of a {}."])
     logits = features @ text.T
     return {
-        "steps": report["recipe"]["steps"],
+        "recipe": report["recipe"],
         "seed": report["seed"],
         "held_out_classes": held_out,
         "among_20_held_out": top1(logits, images.labels, images.classes),

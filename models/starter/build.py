@@ -75,12 +75,13 @@ class Build:
 
     def distill(self, recipe: Recipe, on_step: Callable[[float], None]) -> None:
         """Train the text tower, in the phases of the recipe."""
-        for phase in recipe.phases():
+        for phase in recipe.phases:
             distill(
                 self._student,
                 self._targets,
                 self._tokens,
                 len(self._templates),
+                recipe,
                 phase,
                 torch.Generator().manual_seed(self._seed),
                 on_step,
@@ -127,7 +128,9 @@ class Build:
 @app.command()
 def main(
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("build/starter"),
-    steps: Annotated[int, typer.Option(min=2, help="Steps of the distillation.")] = Recipe().steps,
+    length: Annotated[
+        float, typer.Option(min=0.0, max=10.0, help="Length of the distillation, 1 for the whole.")
+    ] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of the first weights and the batches.")] = 0,
     hold_out_names: Annotated[
         bool, typer.Option(help="Keep 100 classes from the student, to measure new names.")
@@ -138,10 +141,10 @@ def main(
 ) -> None:
     """Distil the text tower and write the backbone to a folder."""
     console = Console()
-    recipe = Recipe(steps=steps)
+    recipe = Recipe().scaled(length)
     with console.status("Encoding sentences, some minutes"):
         build = Build(seed, hold_out_names, keep)
-    with step_progress(console, steps) as on_step:
+    with step_progress(console, recipe.steps) as on_step:
         build.distill(recipe, on_step)
     console.print_json(data=build.write(out, recipe))
 

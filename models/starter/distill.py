@@ -14,33 +14,42 @@ BUCKETS = 8  # batches that are drawn together, sorted by length and dealt out a
 
 
 @dataclass(frozen=True)
+class Phase:
+    """A stretch of a distillation with an optimizer and a fall of the learning rate of its own.
+
+    `name_share` is the part of a batch that are spellings of ImageNet classes, not other phrases.
+    """
+
+    steps: int
+    name_share: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """The settings of a distillation. Rates are AdamW's, shares are parts of one.
 
-    It has two phases, each with its own optimizer and its own fall of the learning rate: the
-    second reads more class names, whose features must be exact.
+    Each phase reads more class names than the one before: their features must be exact.
     """
 
-    steps: int = 3200
-    second_phase: float = 0.47  # share of the steps
+    phases: tuple[Phase, ...] = (Phase(1700, 0.5), Phase(1500, 0.7))
     batch_size: int = 384
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
-    warmup: float = 0.05  # share of the steps
-    name_share: float = 0.5  # of a batch: spellings of ImageNet classes, else other phrases
-    second_name_share: float = 0.7
+    warmup: float = 0.05  # share of a phase's steps
     bare_share: float = 0.25  # of the texts: the phrase alone
     photo_share: float = 0.25  # of the texts: "a photo of a …."
     contrast_scale: float = 20.0  # inverse temperature of the contrastive loss
     bf16: bool = True
 
-    def phases(self) -> tuple["Recipe", "Recipe"]:
-        """The two phases, each a recipe of its own with its steps and its share of names."""
-        second = round(self.steps * self.second_phase)
-        return (
-            replace(self, steps=self.steps - second),
-            replace(self, steps=second, name_share=self.second_name_share),
-        )
+    @property
+    def steps(self) -> int:
+        """The steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+    def scaled(self, factor: float) -> "Recipe":
+        """The same recipe with `factor` times the steps, at least one for each phase."""
+        phases = [Phase(max(1, round(p.steps * factor)), p.name_share) for p in self.phases]
+        return replace(self, phases=tuple(phases))
 
 
 @dataclass(frozen=True)
@@ -58,22 +67,22 @@ def distill(
     tokens: PromptTokens,
     n_templates: int,
     recipe: Recipe,
+    phase: Phase,
     generator: torch.Generator,
     on_step: Callable[[float], None],
 ) -> None:
     """Train the text tower of `model` in place; `on_step` is told each step's loss.
 
-    One phase: `recipe.steps` with `recipe.name_share`. Templates 0 and 1 must be the bare phrase
-    and the photo prompt.
+    Runs one phase of the recipe. Templates 0 and 1 must be the bare phrase and the photo prompt.
     """
     parameters = text_parameters(model)
     optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, fused=True)
     optimizer.param_groups[0]["weight_decay"] = recipe.weight_decay
     schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, recipe.learning_rate, recipe.steps, pct_start=recipe.warmup, cycle_momentum=False
+        optimizer, recipe.learning_rate, phase.steps, pct_start=recipe.warmup, cycle_momentum=False
     )
-    batches = draw_batches(targets, tokens, n_templates, recipe, generator)
-    for _, (texts, chosen) in zip(range(recipe.steps), batches, strict=False):
+    batches = draw_batches(targets, tokens, n_templates, recipe, phase, generator)
+    for _, (texts, chosen) in zip(range(phase.steps), batches, strict=False):
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             features = encode_tokens(model, texts)
         loss = distillation_loss(features.float(), targets.vectors[chosen], recipe.contrast_scale)
@@ -103,12 +112,13 @@ def draw_batches(
     tokens: PromptTokens,
     n_templates: int,
     recipe: Recipe,
+    phase: Phase,
     generator: torch.Generator,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches `(tokens, indices into targets)`, texts of like length together."""
     total = recipe.batch_size * BUCKETS
     while True:
-        chosen = draw_phrases(targets, total, recipe.name_share, generator)
+        chosen = draw_phrases(targets, total, phase.name_share, generator)
         templates = draw_templates(n_templates, total, recipe, generator)
         pairs = zip(chosen.tolist(), templates.tolist(), strict=True)
         rows = [tokens(template, targets.phrases[index]) for index, template in pairs]

@@ -35,10 +35,11 @@ SYNSETS = "imagenet-22k"  # timm's name of the full list of noun synsets
 class Phrases:
     """What the student reads, lower case, each phrase once.
 
-    `spellings` maps each way to write an ImageNet class to the classes it may mean (more than one
-    for "crane"). `others` maps every further phrase to its dictionary entries, "lemmas: definition"
-    (none for a plain word, several for one with many senses). `anchors` are the texts of each class
-    that the regression learns from: open_clip's name, which is the plainest, and WordNet's entry.
+    `spellings` maps each way to write an ImageNet class to the classes it means (more than one
+    for "missile"). `others` maps every further phrase to its dictionary entries, "lemmas:
+    definition" (none for a plain word, several for one with many senses). `anchors` are the texts
+    of each class that the regression learns from: open_clip's name, which is the plainest, and
+    WordNet's entry.
     """
 
     spellings: Mapping[str, tuple[int, ...]]
@@ -93,10 +94,7 @@ def gather(
     that "golf ball" also drops "golf ball bag".
     """
     hidden = Mentions([spelling for index in sorted(held_out) for spelling in names[index]])
-    classes: dict[str, list[int]] = defaultdict(list)
-    for index, spellings in enumerate(names):
-        for spelling in spellings:
-            classes[spelling].append(index)
+    classes = _meanings(names)
     others: dict[str, list[str]] = defaultdict(list)
     for entry in entries:
         for lemma in lemmas(entry):
@@ -137,6 +135,17 @@ def choose_held_out(always: Sequence[int], total: int, count: int, seed: int) ->
     order = torch.randperm(total, generator=torch.Generator().manual_seed(seed)).tolist()
     rest = [index for index in order if index not in set(always)]
     return frozenset([*always, *rest[: count - len(always)]])
+
+
+def _meanings(names: Sequence[Sequence[str]]) -> dict[str, list[int]]:
+    """The classes of each spelling; the first spelling of a class wins over others' lemmas."""
+    firsts = {spellings[0] for spellings in names}
+    classes: dict[str, list[int]] = defaultdict(list)
+    for index, spellings in enumerate(names):
+        for rank, spelling in enumerate(spellings):
+            if rank == 0 or spelling not in firsts:
+                classes[spelling].append(index)
+    return classes
 
 
 def _words(phrase: str) -> list[str]:
