@@ -53,7 +53,7 @@ def _run(threads: int, policy: str) -> float:
 def _milliseconds() -> float:
     import torch  # noqa: PLC0415 - after the variables of OpenMP are set
 
-    from models.backbone import load_backbone  # noqa: PLC0415
+    from models.backbone_source import load_backbone  # noqa: PLC0415
     from models.text_encoder import Prompts  # noqa: PLC0415
 
     text = load_backbone(device="cpu").text

@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.common import data_root, reencoded, write_results
-from models.backbone import STARTER, load_backbone
+from models.backbone_source import STARTER, load_backbone
 from models.baselines.linear_probe import linear_probe
 from models.baselines.nearest_class_mean import nearest_class_mean
 from models.dataset import Dataset

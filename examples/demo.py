@@ -30,7 +30,7 @@ from app.cli.push import TuningBar, upload
 from app.cli.tables import collapse_table, evaluation_table, seconds_table
 from examples.demo_images import SEED, SETS, DemoClass, Sample, draw
 from models.artifact import Artifact
-from models.backbone import load_backbone
+from models.backbone_source import load_backbone
 from models.errors import ShotlineError
 from models.evaluation.metrics import Evaluation, evaluate
 from models.files import write_atomic

@@ -8,10 +8,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from models.errors import BadDataset, BadName
+from models.names import FORMAT, NAME_LENGTH, clean_text
 
 Role = Literal["ok", "ng", "other"]
 
-MAX_NAME_LENGTH = 100
 OK_NAMES = frozenset({"ok", "good", "normal", "nominal", "free"})
 
 
@@ -34,7 +34,8 @@ class ClassSpec(BaseModel):
 def normalise_name(name: str) -> str:
     """Return the key under which two names are the same, such as "Scratch_A" and "scratch a"."""
     folded = unicodedata.normalize("NFKC", name).casefold()
-    return re.sub(r"[\s_\-]+", " ", folded).strip()
+    visible = "".join(c for c in folded if unicodedata.category(c) != FORMAT)
+    return re.sub(r"[\s_\-]+", " ", visible).strip()
 
 
 def default_role(name: str, ok_names: Collection[str] = ()) -> Role:
@@ -51,31 +52,21 @@ def class_spec(name: str, *, prompt_name: str | None = None, role: Role | None =
     Raises:
         BadName: empty, over 100 characters, or with control characters.
     """
-    clean = unicodedata.normalize("NFC", name).strip()
-    _check_name(clean, "name")
-    prompt = re.sub(r"[\s_\-]+", " ", clean if prompt_name is None else prompt_name).strip()
-    _check_name(prompt, "prompt_name")
+    clean = _clean_name(name, "name")
+    spoken = re.sub(r"[\s_\-]+", " ", clean if prompt_name is None else prompt_name)
+    prompt = _clean_name(spoken, "prompt_name")
     return ClassSpec(name=clean, prompt_name=prompt, role=role or default_role(clean))
 
 
-def _check_name(name: str, field: str) -> None:
-    if not normalise_name(name):
+def _clean_name(name: str, field: str) -> str:
+    clean = clean_text(name, field, what=f"class {field}", max_length=NAME_LENGTH)
+    if not normalise_name(clean):
         raise BadName(
-            f"The class {field} {name!r} is empty.", fix="Give it at least one letter.", field=field
-        )
-    if len(name) > MAX_NAME_LENGTH:
-        raise BadName(
-            f"The class {field} {name[:20]!r}… has {len(name)} characters;"
-            f" at most {MAX_NAME_LENGTH} are allowed.",
-            fix="Shorten it.",
+            f"The class {field} {clean!r} is empty.",
+            fix="Give it at least one letter.",
             field=field,
         )
-    if any(unicodedata.category(character) in {"Cc", "Cs"} for character in name):
-        raise BadName(
-            f"The class {field} {name!r} has control characters.",
-            fix="Use printable characters only.",
-            field=field,
-        )
+    return clean
 
 
 def check_classes(classes: Sequence[ClassSpec]) -> None:

@@ -29,7 +29,8 @@ from app.snapshots.service import SnapshotContent, read_snapshot
 from app.tunings import repository, states
 from app.tunings.states import Failure, Lease
 from models.artifact import Artifact
-from models.backbone import Backbone, Device, load_backbone
+from models.backbone import Backbone, Device
+from models.backbone_source import load_backbone
 from models.checkpoint import Checkpoint
 from models.errors import ShotlineError
 from models.features import FolderFeatureStore

@@ -22,9 +22,9 @@ from app.core.errors import BadUpload, TooLarge
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
 from app.core.tables import Split
-from app.core.text import printable
 from app.images.incoming import IncomingFile
 from models.errors import BadImage, storage_errors
+from models.names import printable
 
 _CHUNK = 1 << 18
 # A directory entry takes 46 bytes and its name, a tar header 512: more at once is only a claim.

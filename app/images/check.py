@@ -13,12 +13,12 @@ from app.core.errors import Conflict
 from app.core.settings import LimitSettings
 from app.core.storage import Storage
 from app.core.tables import Image, Split
-from app.core.text import printable
 from app.images import repository
 from app.images.incoming import IncomingFile
 from models.classes import normalise_name
 from models.errors import BadImage, ShotlineError
 from models.imaging import ImageFacts, check_image
+from models.names import printable
 
 Verdict = Literal["accepted", "duplicate", "rejected"]
 

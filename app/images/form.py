@@ -11,11 +11,11 @@ from app.core.errors import BadRequest, TooLarge, UnsupportedType
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
 from app.core.tables import Split
-from app.core.text import clean_text
 from app.http.spool import Part, SpooledBody
 from app.images.archive import open_archive
 from app.images.incoming import IncomingFile
 from models.errors import BadInput
+from models.names import clean_text
 
 ARCHIVE_TYPES = frozenset(
     {

@@ -7,10 +7,10 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.tables import Split
-from app.core.text import printable
 from app.images.check import Verdict
 from app.images.service import ImageView
 from app.images.upload import FileResult, Outcome
+from models.names import printable
 
 _IMAGE = "01a20b4a-1f30-7a52-b1f5-6f0d2d5a9c11"
 _SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"

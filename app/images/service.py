@@ -10,11 +10,11 @@ from app.core.access import Principal
 from app.core.clock import utc_now
 from app.core.errors import BadReference, NotFound
 from app.core.tables import Image, ProjectClass, Split
-from app.core.text import printable
 from app.images import repository
 from app.projects import repository as projects
 from app.projects import service as project_service
 from models.classes import normalise_name
+from models.names import printable
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from sqlalchemy.orm import Session
 from app.core.access import Principal
 from app.core.errors import BadReference, BadUpload, Conflict, FileVerdict
 from app.core.tables import Image, Project
-from app.core.text import printable
 from app.images import repository
 from app.images.check import Checked
 from app.images.incoming import IncomingFile
 from app.projects import class_list, service
 from app.projects import repository as projects
 from models.classes import ClassSpec, class_spec, default_role, normalise_name
+from models.names import printable
 
 _NAMED = 20
 

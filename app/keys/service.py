@@ -14,9 +14,9 @@ from app.core.access import Principal
 from app.core.clock import utc_now
 from app.core.errors import NotFound
 from app.core.tables import ApiKey, KeyRole, Project
-from app.core.text import NAME_LENGTH, clean_text
 from app.keys import repository
 from models.errors import BadInput
+from models.names import NAME_LENGTH, clean_text
 
 # `sl_` + 8 characters that people see in lists + `_` + 256 random bits.
 _MARK = "sl_"

@@ -7,7 +7,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from app.core.settings import BackboneSettings
-from models.backbone import Backbone, Device, PixelSpec, load_backbone
+from models.backbone import Backbone, Device, PixelSpec
+from models.backbone_source import load_backbone
 
 
 class ImageEncoder(Protocol):
@@ -50,7 +51,7 @@ def load_encoder(settings: BackboneSettings) -> ImageEncoder:
     """Load the backbone and encode an image once: the first batch sets up what later ones use.
 
     Raises:
-        BackboneUnavailable: see `models.backbone.load_backbone`.
+        BackboneUnavailable: see `models.backbone_source.load_backbone`.
     """
     backbone = load_backbone(
         settings.name,

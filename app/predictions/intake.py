@@ -18,11 +18,11 @@ from starlette.requests import Request
 from app.core.errors import BadRequest, TooLarge, UnsupportedType
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
-from app.core.text import clean_text
 from app.http.spool import Part, spool
 from app.predictions.incoming import NO_ORIGIN, IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
+from models.names import clean_text
 
 _FIELDS = ("image_id", "part_id", "station", "captured_at")
 

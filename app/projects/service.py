@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from app.core.access import Principal
 from app.core.errors import Conflict, Duplicate, NotFound
 from app.core.tables import KeepImages, Project, ProjectClass, Split
-from app.core.text import NAME_LENGTH, clean_text
 from app.projects import repository
 from models.classes import normalise_name
 from models.errors import BadView
 from models.imaging import DECODER_VERSION, View
+from models.names import NAME_LENGTH, clean_text
 
 
 @dataclass(frozen=True)

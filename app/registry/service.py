@@ -11,11 +11,11 @@ from sqlalchemy.orm import Session
 from app.core.access import Principal
 from app.core.errors import Conflict, NotFound
 from app.core.tables import Alias, AliasMove, ModelVersion, MoveKind, Tuning
-from app.core.text import clean_text
 from app.projects import repository as project_rows
 from app.projects import service as projects
 from app.registry import repository
 from models.errors import BadName
+from models.names import clean_text
 
 PRODUCTION = "production"
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")

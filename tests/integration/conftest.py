@@ -31,7 +31,8 @@ from app.keys import service as keys
 from app.main import create_app
 from app.predictions.engine import ImageEncoder, load_encoder
 from models.artifact import Artifact
-from models.backbone import Backbone, load_backbone
+from models.backbone import Backbone
+from models.backbone_source import load_backbone
 from models.classes import ClassSpec
 from tests.integration import tiny
 

@@ -15,7 +15,8 @@ from app.core.ids import new_id
 from app.core.settings import LimitSettings
 from app.core.storage import LocalStorage
 from models.artifact import Artifact
-from models.backbone import Backbone, load_backbone
+from models.backbone import Backbone
+from models.backbone_source import load_backbone
 from models.predictor import Predictor
 from tests.integration import files, tiny
 from tests.integration.conftest import MakeClient

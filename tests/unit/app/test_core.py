@@ -15,10 +15,10 @@ from app.core.errors import BadRequest, Forbidden, NotFound
 from app.core.ids import new_id
 from app.core.queue import TUNE, InMemoryQueue
 from app.core.slices import Slice
-from app.core.text import clean_text, printable
 from app.core.types import UtcDateTime
 from app.http.problems import KINDS, kind_of
 from models.errors import BadName, ShotlineError
+from models.names import clean_text, printable
 
 
 def test_ids_sort_by_time() -> None:

@@ -13,7 +13,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from models.backbone import STARTER_FOLDER, Backbone, BackboneSource, load_backbone
+from models.backbone import Backbone
+from models.backbone_source import STARTER_FOLDER, BackboneSource, load_backbone
 from models.errors import BackboneUnavailable
 from tests.unit.models.conftest import PIXELS, TEXT, VISION, build_clip
 
@@ -201,7 +202,7 @@ def test_the_files_that_a_tag_may_be_in(
         asked.append(name)
 
     monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: config)
-    monkeypatch.setattr("models.backbone.try_to_load_from_cache", look_up)
+    monkeypatch.setattr("models.backbone_source.try_to_load_from_cache", look_up)
     with pytest.raises(BackboneUnavailable):
         load(f"{architecture}/tag")
     assert asked == names

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.classes import (
-    MAX_NAME_LENGTH,
     check_classes,
     class_spec,
     default_role,
     normalise_name,
 )
 from models.errors import BadDataset, BadName
+from models.names import NAME_LENGTH
 
 
 @pytest.mark.parametrize(
@@ -88,9 +88,11 @@ def test_a_prompt_name_falls_back_on_the_name() -> None:
     [
         ({"name": ""}, "name"),
         ({"name": " _-"}, "name"),
+        ({"name": "\u200b"}, "name"),
+        ({"name": "_\u200d"}, "name"),
         ({"name": "a", "prompt_name": ""}, "prompt_name"),
-        ({"name": "n" * (MAX_NAME_LENGTH + 1)}, "name"),
-        ({"name": "a", "prompt_name": "n" * (MAX_NAME_LENGTH + 1)}, "prompt_name"),
+        ({"name": "n" * (NAME_LENGTH + 1)}, "name"),
+        ({"name": "a", "prompt_name": "n" * (NAME_LENGTH + 1)}, "prompt_name"),
         ({"name": "a\x00b"}, "name"),
         ({"name": "a\udcffb"}, "name"),
         ({"name": "a", "prompt_name": "a\x1bb"}, "prompt_name"),
@@ -104,7 +106,7 @@ def test_names_that_cannot_be_used(values: dict[str, str], field: str) -> None:
 
 
 def test_the_longest_name() -> None:
-    assert class_spec("n" * MAX_NAME_LENGTH).name == "n" * MAX_NAME_LENGTH
+    assert class_spec("n" * NAME_LENGTH).name == "n" * NAME_LENGTH
 
 
 @given(st.text())
@@ -113,7 +115,7 @@ def test_a_name_is_used_or_refused(name: str) -> None:
         spec = class_spec(name)
     except BadName:
         return
-    assert 0 < len(spec.name) <= MAX_NAME_LENGTH
+    assert 0 < len(spec.name) <= NAME_LENGTH
     assert class_spec(spec.name) == spec
 
 

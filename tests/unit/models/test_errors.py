@@ -11,7 +11,7 @@ import torch
 
 import models.errors as tree
 from models.artifact import Artifact, read_artifact
-from models.backbone import BackboneSource, load_backbone
+from models.backbone_source import BackboneSource, load_backbone
 from models.checkpoint import Checkpoint
 from models.classes import check_classes, class_spec
 from models.collapse.etf import fit_etf
