@@ -44,7 +44,7 @@ def main(
     loaded = load_backbone(backbone)
     features = FolderFeatureStore(store) if store else MemoryFeatureStore()
     with Console(stderr=True).status(f"Encoding {len(dataset.images)} images …"):
-        image_features(dataset.images, loaded, View(), features)
+        x = image_features(dataset.images, loaded, View(), features)
     rows: list[dict[str, Any]] = []
     for seed in track([int(part) for part in seeds.split(",")], "Tuning"):
         train, test = _draw(dataset, shots, seed)
@@ -58,7 +58,6 @@ def main(
             store=features,
         )
         metrics = tuning.run().header.metrics
-        x = image_features(dataset.images, loaded, View(), features)
         rows.append(
             {
                 "seed": seed,

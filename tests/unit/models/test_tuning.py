@@ -56,6 +56,14 @@ def holdout(*counts: int) -> list[LabelledImage]:
     return draw_images(*counts, split="holdout", first=200)
 
 
+def training_parts(
+    images: list[LabelledImage], backbone: Backbone, store: MemoryFeatureStore
+) -> tuple[list[str], torch.Tensor, torch.Tensor]:
+    names = [spec.prompt_name for spec in CLASSES]
+    labels = torch.tensor([image.label for image in images])
+    return names, image_features(images, backbone, View(), store), labels
+
+
 def text_of(artifact: Artifact) -> dict[str, bytes]:
     return {name: tensor.numpy().tobytes() for name, tensor in artifact.tensors.items()}
 
@@ -84,9 +92,7 @@ def test_an_artifact_holds_what_the_tuner_gives(
     images: list[LabelledImage],
     store: MemoryFeatureStore,
 ) -> None:
-    features = image_features(images, backbone, View(), store)
-    labels = torch.tensor([image.label for image in images])
-    names = [spec.prompt_name for spec in CLASSES]
+    names, features, labels = training_parts(images, backbone, store)
     data = TrainingSet(names, features, labels)
     tuner = Tuner(backbone, data, recipe, torch.Generator().manual_seed(0))
 
@@ -143,9 +149,7 @@ def test_out_of_fold_predictions_come_from_the_other_folds_alone(
     images: list[LabelledImage],
     store: MemoryFeatureStore,
 ) -> None:
-    features = image_features(images, backbone, View(), store)
-    labels = torch.tensor([image.label for image in images])
-    names = [spec.prompt_name for spec in CLASSES]
+    names, features, labels = training_parts(images, backbone, store)
     groups = [image.group for image in images]
     expected = torch.zeros(len(images), 3)
     for train, test in cross_validation_folds(labels.tolist(), groups, recipe.folds, seed=0):
