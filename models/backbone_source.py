@@ -14,6 +14,7 @@ from torch import nn
 
 from models.backbone import Backbone, Device, Precision
 from models.errors import BackboneUnavailable
+from models.memory import keep_freed_memory
 
 # The backbone that ships with Shotline, under a name that means the same on every machine.
 STARTER = "starter"
@@ -78,7 +79,7 @@ def load_backbone(
     precision: Precision = "auto",
     offline: bool = True,
 ) -> Backbone:
-    """Load a backbone through open_clip.
+    """Load a backbone through open_clip; from here on the process keeps the memory that it frees.
 
     Args:
         source: see `BackboneSource`; the starter that ships with Shotline by default.
@@ -91,6 +92,7 @@ def load_backbone(
             cannot be tuned for.
     """
     parsed = BackboneSource.parse(source)
+    keep_freed_memory()
     try:
         clip, name = _create(parsed, offline=offline)
         tokenizer = open_clip.get_tokenizer(name)

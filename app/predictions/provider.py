@@ -15,6 +15,7 @@ from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import RecordWriter
 from app.predictions.resident import ModelCache
 from app.predictions.service import Predictions
+from models.memory import keep_freed_memory
 
 
 def install_predictions(
@@ -27,6 +28,7 @@ def install_predictions(
         gateway: gets the components and the health check.
         load: returns the image encoder; by default the one that the settings name.
     """
+    keep_freed_memory()  # before there are threads
     settings = gateway.settings
     metrics = PredictionMetrics(gateway.metrics.registry)
     models = ModelCache(gateway.database, gateway.storage, metrics)
