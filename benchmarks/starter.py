@@ -32,6 +32,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from models.memory import keep_freed_memory
 from models.starter.teacher import load_classifier, project_classifier
 
 ROOT = Path(__file__).parents[1]
@@ -266,6 +267,7 @@ def main(
 
     Without --held-out, the figures of the held-out names that the file has are kept.
     """
+    keep_freed_memory()
     images = find_images(data)
     backbone = Backbone(model)
     known = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}

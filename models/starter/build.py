@@ -1,6 +1,6 @@
 """Rebuilds the starter backbone: ``python -m models.starter.build``.
 
-Needs the extra ``starter`` and no network; takes about an hour on one core.
+Needs the extra ``starter`` and no network; takes about two hours on one core.
 """
 
 import json
@@ -24,6 +24,7 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from models.memory import keep_freed_memory
 from models.starter.distill import Recipe, distill, encode_phrases
 from models.starter.export import attach_image_tower, export, sha256
 from models.starter.phrases import imagenet_names, templates
@@ -31,6 +32,7 @@ from models.starter.student import (
     EMBED_DIM,
     PromptTokens,
     create_student,
+    load_student,
     start_from_sentences,
     token_texts,
 )
@@ -56,7 +58,9 @@ app = typer.Typer(add_completion=False)
 class Build:
     """One build: what is read, what is learnt, what is written."""
 
-    def __init__(self, seed: int, hold_out_names: bool, keep: Path | None) -> None:
+    def __init__(
+        self, seed: int, hold_out_names: bool, keep: Path | None, start: Path | None
+    ) -> None:
         """Read the sources and set every phrase's target; takes minutes."""
         self._seed = seed
         self._classifier: nn.Module = load_classifier()
@@ -67,8 +71,11 @@ class Build:
         encode = SentenceEncoder(keep)
         every = make_targets(phrases, self._projection, encode)
         self._targets, self._held_back = split_targets(every, seed)
-        self._student = create_student(seed)
-        start_from_sentences(self._student, token_texts(tokenizer), encode)
+        if start:
+            self._student = load_student(start)
+        else:
+            self._student = create_student(seed)
+            start_from_sentences(self._student, token_texts(tokenizer), encode)
         encode.save()
         self._templates = templates()
         self._tokens = PromptTokens(tokenizer, self._templates)
@@ -135,15 +142,22 @@ def main(
     hold_out_names: Annotated[
         bool, typer.Option(help="Keep 100 classes from the student, to measure new names.")
     ] = False,
+    start: Annotated[
+        Path | None,
+        typer.Option(help="Folder of a student to start from: only the last phase is run."),
+    ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="File that keeps sentence embeddings for later builds.")
     ] = None,
 ) -> None:
     """Distil the text tower and write the backbone to a folder."""
     console = Console()
+    keep_freed_memory()
     recipe = Recipe().scaled(length)
+    if start:
+        recipe = recipe.last_phase()
     with console.status("Encoding sentences, some minutes"):
-        build = Build(seed, hold_out_names, keep)
+        build = Build(seed, hold_out_names, keep, start)
     with step_progress(console, recipe.steps) as on_step:
         build.distill(recipe, on_step)
     console.print_json(data=build.write(out, recipe))

@@ -1,6 +1,7 @@
 """The student: a small CLIP text tower, and its first token embeddings."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import open_clip
@@ -32,6 +33,11 @@ def create_student(seed: int) -> open_clip.CLIP:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return open_clip.CLIP(**MODEL_CONFIG)
+
+
+def load_student(folder: Path) -> open_clip.CLIP:
+    """The CLIP of a folder in open_clip's local-dir form."""
+    return open_clip.create_model(f"local-dir:{folder}", require_pretrained=True)
 
 
 def token_texts(tokenizer: SimpleTokenizer) -> list[str]:

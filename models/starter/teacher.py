@@ -99,8 +99,8 @@ def expected_relu6(mean: Tensor, deviation: Tensor) -> Tensor:
 class SentenceEncoder:
     """Sentence embeddings from the packaged MiniLM, L2-normalised, each text encoded once.
 
-    Runs in bf16 autocast; the embeddings are kept in fp32. With `keep`, a file, they outlive this
-    object: it is read if it exists, and written by `save`.
+    With `keep`, a file, the embeddings outlive this object: it is read if it exists, and written by
+    `save`.
     """
 
     def __init__(self, keep: Path | None = None, batch_size: int = 256) -> None:
@@ -114,7 +114,7 @@ class SentenceEncoder:
         """Embed texts as `(len(texts), 384)`."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._known]
         if missing:
-            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            with torch.inference_mode():
                 found = self._model.encode(
                     missing,
                     batch_size=self._batch_size,
@@ -122,7 +122,7 @@ class SentenceEncoder:
                     show_progress_bar=False,
                 )
             # The clone leaves inference mode: such tensors could not enter the student's graph.
-            self._known.update(zip(missing, normalize(found.float(), dim=1).clone(), strict=True))
+            self._known.update(zip(missing, normalize(found, dim=1).clone(), strict=True))
         return torch.stack([self._known[text] for text in texts])
 
     def save(self) -> None:

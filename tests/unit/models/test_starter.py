@@ -22,6 +22,8 @@ from models.starter.distill import (
     distillation_loss,
     draw_phrases,
     draw_templates,
+    imagine_images,
+    imagined_loss,
 )
 from models.starter.phrases import (
     PHOTO_TEMPLATE,
@@ -288,6 +290,29 @@ class TestDistillation:
         loss = distillation_loss(5.0 * targets, targets, scale=20.0)
         assert loss.item() == pytest.approx(math.log(2))
 
+    def test_imagined_loss_by_hand(self):
+        # The image lies at the first target; both texts lie half-way: logits are equal, and the
+        # answer that the targets give does not matter. Cross entropy is log 2.
+        targets = torch.eye(2)
+        halfway = torch.ones(2, 2)
+        assert imagined_loss(halfway, targets, targets[:1], 20.0).item() == pytest.approx(
+            math.log(2)
+        )
+        # Texts at their targets: the entropy of softmax(s, 0), with s = log 3: p = (3/4, 1/4).
+        entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+        found = imagined_loss(2.0 * targets, targets, targets[:1], math.log(3))
+        assert found.item() == pytest.approx(entropy)
+
+    def test_imagined_images_lie_around_their_targets(self):
+        generator = torch.Generator().manual_seed(0)
+        targets = normalize(torch.randn(400, 64, generator=generator), dim=1)
+        torch.testing.assert_close(imagine_images(targets, 0.0, generator), targets)
+        images = imagine_images(targets, 2.5, generator)
+        torch.testing.assert_close(images.norm(dim=1), torch.ones(400))
+        # |noise| is 2.5 and orthogonal to the target on average: cosine 1 / sqrt(1 + 2.5²).
+        cosine = (images * targets).sum(dim=1).mean().item()
+        assert cosine == pytest.approx(1 / math.sqrt(1 + 2.5**2), abs=0.03)
+
     def test_shares_of_a_batch(self):
         generator = torch.Generator().manual_seed(0)
         targets = Targets(["name", "name too", "a", "b"], torch.eye(4), n_names=2)
@@ -300,11 +325,15 @@ class TestDistillation:
         assert shares[2:].min() > 0.02
 
     def test_a_shorter_recipe_keeps_its_phases(self):
-        recipe = Recipe(phases=(Phase(100, 0.5), Phase(40, 0.7), Phase(4, 0.9))).scaled(0.1)
-        assert recipe.phases == (Phase(10, 0.5), Phase(4, 0.7), Phase(1, 0.9))
-        assert recipe.steps == 15
+        last = Phase(300, 0.9, learning_rate=1e-4, imagined=True)
+        recipe = Recipe(phases=(Phase(1000, 0.5), Phase(40, 0.7), last)).scaled(0.1)
+        assert recipe.phases[:2] == (Phase(100, 0.5), Phase(20, 0.7))
+        assert recipe.phases[2] == Phase(30, 0.9, learning_rate=1e-4, imagined=True)
+        assert recipe.steps == 150
+        assert recipe.last_phase().phases == recipe.phases[2:]
 
-    def test_a_few_steps_learn_and_leave_the_image_tower_alone(self):
+    @pytest.mark.parametrize("imagined", [False, True])
+    def test_a_few_steps_learn_and_leave_the_image_tower_alone(self, imagined):
         model = create_student(seed=0)
         trunk = model.visual.trunk.conv_stem.weight.detach().clone()
         targets = Targets(["tench", "church", "rust", "gear"], torch.eye(4, 512), n_names=2)
@@ -315,12 +344,12 @@ class TestDistillation:
             targets,
             tokens,
             n_templates=3,
-            recipe=Recipe(batch_size=8, bf16=False),
-            phase=Phase(12, 0.5),
+            recipe=Recipe(batch_size=8),
+            phase=Phase(20, 0.5, imagined=imagined),
             generator=torch.Generator().manual_seed(0),
             on_step=losses.append,
         )
-        assert len(losses) == 12
+        assert len(losses) == 20
         assert losses[-1] < losses[0] - 0.3
         assert torch.equal(model.visual.trunk.conv_stem.weight, trunk)
 
