@@ -42,16 +42,23 @@ PIXELS = {
 
 
 def build_clip(
-    *, custom_text: bool = False, causal: bool = True, seed: int = 0, **text: object
+    *,
+    custom_text: bool = False,
+    causal: bool = True,
+    seed: int = 0,
+    quick_gelu: bool = False,
+    vision: dict[str, object] | None = None,
+    **text: object,
 ) -> torch.nn.Module:
-    """Return a random CLIP with an embedding width of 16; `text` changes its text tower."""
+    """Return a random CLIP of embedding width 16; `vision` and `text` change its towers."""
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         clip = kind(
             embed_dim=16,
-            vision_cfg=dict(VISION),
+            vision_cfg={**VISION, **(vision or {})},
             text_cfg={**TEXT, "no_causal_mask": not causal, **text},
+            quick_gelu=quick_gelu,
         )
     open_clip.model.set_model_preprocess_cfg(clip, dict(PIXELS))
     return clip.eval()
