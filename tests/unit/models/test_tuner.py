@@ -196,18 +196,30 @@ def test_cancelled_stops_the_loop(start: Callable[..., Tuner]) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_the_recipe_says_how_many_threads(start: Callable[..., Tuner]) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_recipe_says_how_many_threads_run_the_text_tower(
+    start: Callable[..., Tuner],
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+) -> None:
     seen: list[int] = []
+    forward = backbone.text.forward
 
-    class Look:
-        def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
-            seen.append(torch.get_num_threads())
+    def look(*args: Any, **options: Any) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return forward(*args, **options)
 
+    monkeypatch.setattr(backbone.text, "forward", look)
     before = torch.get_num_threads()
-    start(threads=1, steps=1, warmup_steps=0, callbacks=[Look()]).run()
-    start(threads=2, steps=1, warmup_steps=0, callbacks=[Look()]).run()
-    assert seen == [1, 2]
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        start(threads=threads, steps=1, warmup_steps=0, lc_form="anchored").run()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    # The anchor of the loss, the one step, and what it ends with.
+    assert seen == [threads] * 3
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(start: Callable[..., Tuner]) -> None:
