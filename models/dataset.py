@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ from models.imaging import check_image
 from models.progress import Progress, no_progress
 
 Split = Literal["train", "holdout"]
+
+# The holdout is judged on where every class has at least this many groups of images in it.
+MIN_HOLDOUT_GROUPS = 5
 
 # Written by file managers beside the photographs.
 _LITTER = {"thumbs.db", "desktop.ini"}
@@ -144,25 +146,41 @@ def check_images(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) 
     """Refuse images that a tuning could neither learn from nor be measured on.
 
     Raises:
-        BadDataset: a class with fewer than two groups of training images, one image under two
-            labels or in two groups, or a group on both sides of the split.
+        BadDataset: a class without training images, or, where the holdout does not count, with
+            fewer than two groups of them; one image under two labels or in two groups; a group on
+            both sides of the split.
     """
     check_classes(classes)
     _drop_repeats(images, classes)
     _check_groups(images)
-    groups = defaultdict(set)
-    for image in images:
-        if image.split == "train":
-            groups[image.label].add(image.group)
+    groups = _groups(classes, images, "train")
+    needed = 1 if has_holdout(classes, images) else 2
     for label, spec in enumerate(classes):
-        if len(groups[label]) < 2:
+        if len(groups[label]) < needed:
             count = sum(image.label == label and image.split == "train" for image in images)
+            why = ", one to tune on and one to check" if needed == 2 else ""
             raise BadDataset(
                 f"The class {spec.name!r} has {count} training image(s) of {len(groups[label])}"
-                " part(s); images of at least 2 parts are needed, one to tune on and one to check.",
+                f" part(s); images of at least {needed} part{'s' * (needed > 1)} are needed{why}.",
                 fix=f"Add photographs of {spec.name!r}, or remove the class.",
                 field=spec.name,
             )
+
+
+def has_holdout(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) -> bool:
+    """Say whether a tuning is measured on the `holdout` images, not inside the training images."""
+    return all(len(groups) >= MIN_HOLDOUT_GROUPS for groups in _groups(classes, images, "holdout"))
+
+
+def _groups(
+    classes: Sequence[ClassSpec], images: Sequence[LabelledImage], split: Split
+) -> list[set[str]]:
+    """Return the groups of each class that are on that side of the split."""
+    groups: list[set[str]] = [set() for _ in classes]
+    for image in images:
+        if image.split == split:
+            groups[image.label].add(image.group)
+    return groups
 
 
 def _check_groups(images: Sequence[LabelledImage]) -> None:

@@ -19,18 +19,16 @@ from models.checkpoint import Checkpoint
 from models.classes import ClassSpec
 from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
-from models.dataset import LabelledImage, check_images, snapshot_digest
-from models.evaluation.metrics import Basis, Evaluation, evaluate
+from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
+from models.evaluation.metrics import Evaluation, evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
 from models.imaging import View
 from models.loss import EpochRecord, TrainingSet
 from models.predictor import class_embeddings, class_probabilities
 from models.recipe import Recipe
+from models.threads import fixed_threads
 from models.tuner import Tuner
-
-# The holdout is judged on where every class has at least this many groups of images in it.
-MIN_HOLDOUT_GROUPS = 5
 
 Phase = Literal["features", "tune", "evaluate"]
 
@@ -78,8 +76,8 @@ class SilentObserver:
 class Tuning:
     """One tuning: a snapshot, a recipe and a seed, on a backbone.
 
-    What its accuracy is measured on: the `holdout` images where every class has at least
-    `MIN_HOLDOUT_GROUPS` groups of them, else out-of-fold predictions inside the training images.
+    What its accuracy is measured on: the `holdout` images where every class has enough groups of
+    them, see `models.dataset.has_holdout`, else out-of-fold predictions inside the training images.
 
     Args:
         classes: in the order that the artifact keeps.
@@ -112,7 +110,11 @@ class Tuning:
         check_images(classes, images)
         self._classes, self._backbone, self._recipe = list(classes), backbone, recipe
         self._train = [image for image in images if image.split == "train"]
-        self._holdout = [image for image in images if image.split == "holdout"]
+        self._holdout = (
+            [image for image in images if image.split == "holdout"]
+            if has_holdout(classes, images)
+            else []
+        )
         self._snapshot = snapshot_digest(classes, images)
         self._seed, self._view, self._store = seed, view, store
         self._observer = observer or SilentObserver()
@@ -129,6 +131,10 @@ class Tuning:
             CheckpointMismatch: the checkpoint is of another tuning.
             Cancelled: the observer said so.
         """
+        with fixed_threads(self._recipe.threads):
+            return self._artifact()
+
+    def _artifact(self) -> Artifact:
         with self._timed("features"):
             features = self._features([*self._train, *self._holdout])
         train, holdout = features.split([len(self._train), len(self._holdout)])
@@ -139,14 +145,13 @@ class Tuning:
         embeddings = class_embeddings(text, means, self._recipe.alpha)
         before = zero_shot(self._backbone, self._prompt_names)
         with self._timed("evaluate"):
-            if self._has_holdout():
-                probabilities = self._probabilities(holdout, embeddings)
-                tuned = evaluate(probabilities, _labels(self._holdout), "holdout")
-                untuned = self._evaluate(holdout, self._holdout, before, "holdout")
+            if self._holdout:
+                tuned = self._evaluate(holdout, embeddings)
+                untuned = self._evaluate(holdout, before)
             else:
-                probabilities = self._out_of_fold(data)
-                tuned = evaluate(probabilities, data.labels, "out-of-fold")
-                untuned = self._evaluate(train, self._train, before, "out-of-fold")
+                tuned = evaluate(self._out_of_fold(data), data.labels, "out-of-fold")
+                probabilities = self._probabilities(train, before)
+                untuned = evaluate(probabilities, data.labels, "out-of-fold")
         metrics = TuningMetrics(
             tuned=tuned,
             zero_shot=untuned,
@@ -213,19 +218,10 @@ class Tuning:
         return class_probabilities(features, embeddings, self._backbone.logit_scale)
 
     def _evaluate(
-        self,
-        features: Float[Tensor, "n dim"],
-        images: Sequence[LabelledImage],
-        embeddings: Float[Tensor, "n_classes dim"],
-        basis: Basis,
+        self, holdout: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]
     ) -> Evaluation:
-        return evaluate(self._probabilities(features, embeddings), _labels(images), basis)
-
-    def _has_holdout(self) -> bool:
-        groups: dict[int, set[str]] = {label: set() for label in range(len(self._classes))}
-        for image in self._holdout:
-            groups[image.label].add(image.group)
-        return min(len(members) for members in groups.values()) >= MIN_HOLDOUT_GROUPS
+        probabilities = self._probabilities(holdout, embeddings)
+        return evaluate(probabilities, _labels(self._holdout), "holdout")
 
     def _header(self, metrics: TuningMetrics, data: TrainingSet) -> ArtifactHeader:
         return ArtifactHeader(

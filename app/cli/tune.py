@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from models.tuning import TuningProgress
 
 _CHECKPOINT_SECONDS = 5.0
+_MAX_SEED = 2**63 - 1  # the API's limit too, since the database keeps it as a signed integer
 
 
 def tune(
@@ -39,7 +40,9 @@ def tune(
         int | None,
         typer.Option(min=1, help="Tune on so many images of each class; test on all others."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw, the prompts and the folds.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=_MAX_SEED, help="Of the draw, the prompts and the folds.")
+    ] = 1,
     ok: Annotated[
         list[str] | None, typer.Option(help="A class of good parts, beside ok, good, normal …")
     ] = None,

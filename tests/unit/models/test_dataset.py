@@ -13,6 +13,7 @@ from models.dataset import (
     LabelledImage,
     Split,
     check_images,
+    has_holdout,
     read_folder,
     read_groups,
     snapshot_digest,
@@ -224,6 +225,24 @@ def test_a_bad_group_file(tmp_path: Path, content: bytes, problem: str) -> None:
 def test_a_missing_group_file(tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=r"nothing\.tsv cannot be read: .*No such file"):
         read_groups(tmp_path / "nothing.tsv")
+
+
+HELD_OUT = draw_images(5, 5, 5, split="holdout", first=100)
+
+
+def test_the_holdout_counts_where_every_class_has_five_groups_of_it() -> None:
+    assert has_holdout(CLASSES, HELD_OUT)
+    assert not has_holdout(CLASSES, HELD_OUT[1:])
+    assert not has_holdout(CLASSES, draw_images(9, 9, 9))
+
+
+def test_one_image_of_each_class_is_enough_beside_a_holdout() -> None:
+    check_images(CLASSES, [*draw_images(1, 1, 1), *HELD_OUT])
+
+    with pytest.raises(BadDataset, match=r"'stain' has 0 training .* at least 1 part are needed"):
+        check_images(CLASSES, [*draw_images(1, 1, 0), *HELD_OUT])
+    with pytest.raises(BadDataset, match=r"'good' has 1 training .* at least 2 parts"):
+        check_images(CLASSES, [*draw_images(1, 1, 1), *HELD_OUT[:-1]])
 
 
 @pytest.mark.parametrize(
