@@ -173,6 +173,7 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
 
     Raises:
         StorageFull: no space is left.
+        StorageUnusable: the folder cannot be written to.
     """
     write_atomic(path, artifact.to_bytes())
 

@@ -2,10 +2,10 @@
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
-from models.errors import storage_errors
+from models.errors import file_errors
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -13,11 +13,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises:
         StorageFull: when the disk fills; nothing is left behind and an older `path` is untouched.
+        StorageUnusable: when the system refuses; the same.
     """
-    with storage_errors(path):
+    with file_errors(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        # Not by tempfile, whose files no other account may read: the umask says who may.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.backbone import Backbone
-from models.checkpoint import RunCheckpoint, run_identity
+from models.checkpoint import RunCheckpoint, RunIdentity
 from models.errors import BadRecipe
 from models.loss import EpochRecord, Loss, LossTerms, TrainingSet
 from models.prompts.coop import CoOp
@@ -61,7 +61,7 @@ class Tuner:
         callbacks: Sequence[Callback] = (),
         checkpoint: RunCheckpoint | None = None,
     ) -> None:
-        self.identity = run_identity(
+        self.identity = RunIdentity.of(
             recipe.digest, backbone.digest, data.prompt_names, data.features, data.labels, generator
         )
         self.recipe = recipe

@@ -16,7 +16,14 @@ from models.checkpoint import Checkpoint
 from models.classes import check_classes, class_spec
 from models.collapse.etf import fit_etf
 from models.dataset import check_images, read_folder, read_groups
-from models.errors import Cancelled, ShotlineError, StorageFull, storage_errors
+from models.errors import (
+    Cancelled,
+    ShotlineError,
+    StorageFull,
+    StorageUnusable,
+    file_errors,
+    storage_errors,
+)
 from models.imaging import View, decode
 from models.pixels import to_pixels
 from models.recipe import Recipe
@@ -101,6 +108,14 @@ def test_a_full_disk_is_an_error_of_the_tree(tmp_path: Path, code: int) -> None:
 def test_other_errors_of_the_system_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), storage_errors(tmp_path):
         raise PermissionError(errno.EACCES, "not yours")
+
+
+def test_whatever_the_system_says_of_a_file_is_an_error_of_the_tree(tmp_path: Path) -> None:
+    problem = f"{tmp_path} cannot be read: Is a directory"
+    with pytest.raises(StorageUnusable, match=problem), file_errors(tmp_path, "read"):
+        tmp_path.read_bytes()
+    with pytest.raises(StorageFull), file_errors(tmp_path, "written"):
+        raise OSError(errno.ENOSPC, "no room")
 
 
 def test_cancelled_says_how_to_go_on() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.backbone import IMAGE_BATCH, Backbone
 from models.dataset import LabelledImage
-from models.errors import BadImage, Cancelled, StorageFull
+from models.errors import BadImage, Cancelled, StorageFull, StorageUnusable
 from models.features import (
     FeatureKey,
     FeatureStore,
@@ -104,6 +104,30 @@ def test_a_full_disk_leaves_nothing_half_written(
         image_features(draw_images(1, 1, 1), backbone, View(), FolderFeatureStore(tmp_path))
     assert "Free space" in caught.value.fix
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "features"
+    file.write_bytes(b"a file where a folder is meant")
+    store = FolderFeatureStore(file)
+
+    with pytest.raises(StorageUnusable, match=f"{file}.* cannot be read: Not a directory"):
+        store.get(KEY)
+    with pytest.raises(StorageUnusable, match=f"{file}.* cannot be written: "):
+        store.put(KEY, FEATURE)
+
+
+def test_a_store_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkdir(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    store = FolderFeatureStore(tmp_path / "features")
+    assert store.get(KEY) is None
+    with pytest.raises(StorageUnusable, match="cannot be written: Read-only file system"):
+        store.put(KEY, FEATURE)
 
 
 def test_images_are_encoded_once(

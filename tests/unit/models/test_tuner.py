@@ -154,15 +154,17 @@ def test_a_checkpoint_of_another_run_is_refused(
     relabelled = TrainingSet(NAMES, data.features, data.labels.flip(0))
     renamed = TrainingSet([*NAMES[:2], "dirt"], data.features, data.labels)
 
-    for changed in (flipped, relabelled, renamed):
-        with pytest.raises(CheckpointMismatch, match="the recipe, the images, the seed"):
-            start(data=changed, checkpoint=checkpoint)
-    with pytest.raises(CheckpointMismatch, match=checkpoint.identity[:19]):
-        start(1, checkpoint=checkpoint)
-    with pytest.raises(CheckpointMismatch):
-        start(lr=0.2, checkpoint=checkpoint)
-    with pytest.raises(CheckpointMismatch):
-        start(backbone=other_backbone, checkpoint=checkpoint)
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("images", {"data": flipped}),
+        ("images", {"data": relabelled}),
+        ("prompt names", {"data": renamed}),
+        ("seed", {"seed": 1}),
+        ("recipe", {"lr": 0.2}),
+        ("backbone", {"backbone": other_backbone}),
+    ]
+    for what, other in others:
+        with pytest.raises(CheckpointMismatch, match=rf"it differs in {what}\."):
+            start(**other, checkpoint=checkpoint)
 
 
 def test_callbacks_are_called_in_order_at_the_end_of_every_epoch(

@@ -341,16 +341,16 @@ def test_a_checkpoint_of_another_tuning_is_refused(
     watch = Watch(cancel_after=4)
     with pytest.raises(Cancelled):
         tune(observer=watch)
-    others: list[dict[str, Any]] = [
-        {"recipe": recipe.model_copy(update={"lr": 0.2})},
-        {"seed": 1},
-        {"images": images[1:]},
-        {"backbone": other_backbone},
-        {"view": View(roi=(0, 0, 0.5, 1))},
-    ]
+    others: dict[str, dict[str, Any]] = {
+        "recipe": {"recipe": recipe.model_copy(update={"lr": 0.2})},
+        "seed": {"seed": 1},
+        "images": {"images": images[1:]},
+        "backbone and images": {"backbone": other_backbone},
+        r"images\.": {"view": View(roi=(0, 0, 0.5, 1))},
+    }
 
-    for other in others:
-        with pytest.raises(CheckpointMismatch):
+    for what, other in others.items():
+        with pytest.raises(CheckpointMismatch, match=f"differs in {what}"):
             tune(**other, checkpoint=watch.last)
 
 
