@@ -159,8 +159,8 @@ def test_names_and_paths_are_shown_as_they_are(tune: Run, run: Run, tmp_path: Pa
     for name in names:
         assert name in inspected
     assert any(name in decided for name in names)
-    cells = [line.split("│")[1].strip() for line in decided.splitlines()[3:-1]]
-    assert "".join(cells) == str(lot)
+    cells = "".join(line.split("│")[1] for line in decided.splitlines()[3:-1])
+    assert cells.replace(" ", "") == str(lot).replace(" ", "")  # folded, over several lines
     lot.write_bytes(b"")
     refused(run("predict", model, lot), str(lot))
 
