@@ -18,6 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from models.errors import CheckpointMismatch, DamagedArtifact, file_errors
+from models.files import read_metadata
 
 FORMAT = "shotline-checkpoint/1"
 
@@ -140,7 +141,7 @@ class Checkpoint:
         Raises:
             DamagedArtifact: the bytes are no checkpoint, or not a whole one.
         """
-        metadata = _metadata(data)
+        metadata = read_metadata(data)
         if metadata.get("format") != FORMAT:
             raise DamagedArtifact(
                 f"{name} is no checkpoint of this version ({len(data)} bytes).",
@@ -170,15 +171,6 @@ def read_checkpoint(path: Path) -> Checkpoint:
     with file_errors(path, "read"):
         data = path.read_bytes()
     return Checkpoint.from_bytes(data, name=f"The checkpoint {path}")
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    """Return what stands in the header of a safetensors file; nothing for other files."""
-    try:
-        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def _read_runs(runs: str, tensors: dict[str, Tensor]) -> Iterator[RunCheckpoint]:

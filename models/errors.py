@@ -10,7 +10,7 @@
     ├── Refused                 two things do not belong together, or cannot be trusted
     │   ├── BackboneUnavailable not on this machine, or of a kind that prompts cannot be tuned for
     │   ├── DamagedArtifact     bytes that are no whole artifact or checkpoint
-    │   ├── ArtifactMismatch    an artifact of another backbone or of a newer format
+    │   ├── ArtifactMismatch    an artifact of another backbone or format
     │   └── CheckpointMismatch  a checkpoint of another recipe, snapshot or seed
     ├── StorageFull             no space left on the device
     ├── StorageUnusable         a file that the system will not let be read or written
@@ -79,7 +79,7 @@ class DamagedArtifact(Refused):
 
 
 class ArtifactMismatch(Refused):
-    """An artifact of another backbone or of a newer format."""
+    """An artifact of another backbone or format."""
 
 
 class CheckpointMismatch(Refused):

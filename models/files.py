@@ -1,6 +1,7 @@
-"""Writing files so that a reader sees the whole of the old or the whole of the new one."""
+"""Files: written so that a reader sees the whole of the old or of the new one, and recognised."""
 
 import contextlib
+import json
 import os
 import secrets
 from pathlib import Path
@@ -31,6 +32,17 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink()
             raise
         _flush_directory(path.parent)
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file; nothing for a file of another kind."""
+    try:
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
+        return metadata
+    return {}
 
 
 def _flush_directory(directory: Path) -> None:

@@ -65,7 +65,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
     "tag": (lambda: BackboneSource.parse("ViT-B-32/x"), "'x' of ViT-B-32"),
     "backbone folder": (lambda: load_backbone(f"local-dir:{NOWHERE}"), str(NOWHERE)),
     "checkpoint file": (lambda: load_backbone(f"ViT-B-32@{NOWHERE}"), str(NOWHERE)),
-    "artifact": (lambda: Artifact.from_bytes(b"12345678"), "The artifact is damaged"),
+    "artifact": (lambda: Artifact.from_bytes(b"12345678"), "The artifact is no tuned model"),
     "no artifact": (lambda: read_artifact(NOWHERE), str(NOWHERE)),
     "checkpoint": (lambda: Checkpoint.from_bytes(b"12345678"), "8 bytes"),
 }
