@@ -109,9 +109,7 @@ class FolderFeatureStore:
 
 def feature_space(backbone: Backbone) -> str:
     """Return what stands for the backbone in a feature key: its digest and its arithmetic."""
-    if backbone.precision == "fp32":
-        return backbone.digest
-    return f"{backbone.digest} {backbone.precision}"
+    return f"{backbone.digest} {backbone.device.type} {backbone.precision}"
 
 
 def image_features(

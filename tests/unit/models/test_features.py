@@ -214,12 +214,16 @@ def test_a_bad_image_is_refused(backbone: Backbone, store: MemoryFeatureStore) -
         image_features([labelled(0, b"no image")], backbone, View(), store)
 
 
-def test_features_of_another_arithmetic_are_kept_apart(backbone: Backbone) -> None:
+def test_features_of_another_arithmetic_or_device_are_kept_apart(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = Backbone(build_clip(), backbone.tokenize, source="tiny", device="cpu", precision="bf16")
 
     assert half.digest == backbone.digest
-    assert feature_space(backbone) == backbone.digest
-    assert feature_space(half) == f"{backbone.digest} bf16"
+    assert feature_space(backbone) == f"{backbone.digest} cpu fp32"
+    assert feature_space(half) == f"{backbone.digest} cpu bf16"
+    monkeypatch.setattr(backbone, "device", torch.device("cuda", 0))
+    assert feature_space(backbone) == f"{backbone.digest} cuda fp32"
 
 
 def test_what_the_core_gives_fits_its_protocols(tmp_path: Path) -> None:
