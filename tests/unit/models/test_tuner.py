@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from models.backbone import Backbone
 from models.checkpoint import Checkpoint, RunCheckpoint
-from models.errors import BadRecipe, Cancelled, CheckpointMismatch
+from models.errors import BadDataset, BadRecipe, Cancelled, CheckpointMismatch
 from models.loss import EpochRecord, TrainingSet
 from models.recipe import Recipe
 from models.tuner import Callback, Tuner
@@ -235,6 +235,24 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine(start: Callable[...
     # A third and two thirds of 0.3, then (1 + cos(π·i/4)) / 2 of it.
     falling = [0.3, 0.3 * (2 + math.sqrt(2)) / 4, 0.15, 0.3 * (2 - math.sqrt(2)) / 4]
     assert rates == pytest.approx([0.1, 0.2, *falling])
+
+
+@pytest.mark.parametrize("lc_form", ["gram", "anchored"])
+def test_one_class_is_refused(start: Callable[..., Tuner], data: TrainingSet, lc_form: str) -> None:
+    one = TrainingSet(NAMES[:1], data.features, torch.zeros_like(data.labels))
+
+    with pytest.raises(BadDataset, match="at least 2 classes"):
+        start(data=one, lc_form=lc_form).run()
+
+
+@pytest.mark.parametrize("mi_form", ["point", "gram"])
+def test_a_fold_that_holds_one_class_of_three(
+    start: Callable[..., Tuner], data: TrainingSet, mi_form: str
+) -> None:
+    only = data.labels == 1
+    part = TrainingSet(NAMES, data.features[only], data.labels[only])
+
+    assert start(data=part, mi_form=mi_form, mi_weight=1.0).run().isfinite().all()
 
 
 @pytest.mark.parametrize("values", [{"lr": 100.0, "weight_decay": 1.0}])
