@@ -69,6 +69,8 @@ class ArtifactHeader(BaseModel):
         metrics: what is known of the result; not part of the digest.
         created: when, in UTC; not part of the digest.
         shotline: the version that made it; not part of the digest.
+        made_on: the processor, arithmetic and PyTorch that made it, which round in their own way;
+            not part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -86,6 +88,7 @@ class ArtifactHeader(BaseModel):
     metrics: TuningMetrics
     created: datetime
     shotline: str
+    made_on: str
 
 
 class Artifact:
@@ -200,7 +203,7 @@ def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dic
 
 def _digest(header: ArtifactHeader, tensors: dict[str, Tensor]) -> str:
     covered: dict[str, Any] = header.model_dump(
-        mode="json", exclude={"backbone", "metrics", "created", "shotline"}
+        mode="json", exclude={"backbone", "metrics", "created", "shotline", "made_on"}
     )
     hasher = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

@@ -78,16 +78,6 @@ class Tuner:
         if checkpoint is not None:
             self._resume(checkpoint)
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one pass over the images; the last one may be smaller."""
-        return math.ceil(len(self._labels) / self.recipe.batch_size)
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the images; the last one may be cut short."""
-        return math.ceil(self.recipe.steps / self.steps_per_epoch)
-
     def run(self) -> Float[Tensor, "n_classes embed_dim"]:
         """Tune to the end and return the L2-normalised text features, on the CPU.
 

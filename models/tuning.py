@@ -1,10 +1,12 @@
 """A tuning from end to end: labelled photographs and a recipe in, an artifact out."""
 
+import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Literal, Protocol, runtime_checkable
 
@@ -185,13 +187,13 @@ class Tuning:
             data,
             self._recipe,
             generator,
-            callbacks=[_Reporter(self, index, clock, done)],
+            callbacks=[_Reporter(partial(self._report, index), clock, done)],
             checkpoint=self._checkpoint.run(index),
         )
         tuner.run()
         return tuner
 
-    def report(self, index: int, tuner: Tuner, progress: TuningProgress) -> None:
+    def _report(self, index: int, tuner: Tuner, progress: TuningProgress) -> None:
         """Tell the observer of an epoch of run number `index`."""
         self._checkpoint = self._checkpoint.with_run(index, tuner.checkpoint())
         self._observer.on_checkpoint(self._checkpoint)
@@ -237,6 +239,7 @@ class Tuning:
             metrics=metrics,
             created=datetime.now(UTC),
             shotline=version("shotline"),
+            made_on=_made_on(self._backbone),
         )
 
     @contextmanager
@@ -265,14 +268,26 @@ class _PhaseClock:
 
 
 class _Reporter:
-    """A tuner's callback that passes its epochs on to the tuning's observer."""
+    """A tuner's callback that adds to its epochs how far the phase is, and passes them on."""
 
-    def __init__(self, tuning: Tuning, index: int, clock: _PhaseClock, done: int) -> None:
-        self._tuning, self._index, self._clock, self._done = tuning, index, clock, done
+    def __init__(
+        self, report: Callable[[Tuner, TuningProgress], None], clock: _PhaseClock, done: int
+    ) -> None:
+        self._report, self._clock, self._done = report, clock, done
 
     def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
         progress = self._clock.at(self._done + tuner.step, record=record)
-        self._tuning.report(self._index, tuner, progress)
+        self._report(tuner, progress)
+
+
+def _made_on(backbone: Backbone) -> str:
+    """Name what rounds: processor or GPU, arithmetic, PyTorch."""
+    chip = (
+        torch.cuda.get_device_name(backbone.device)
+        if backbone.device.type == "cuda"
+        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return f"{chip}, {backbone.precision}, PyTorch {torch.__version__}"
 
 
 def _labels(images: Sequence[LabelledImage]) -> Tensor:

@@ -45,6 +45,7 @@ def _facts(artifact: "Artifact") -> Table:
     for name, value in {
         "digest": artifact.digest,
         "made": f"{header.created:%Y-%m-%d %H:%M} UTC by Shotline {header.shotline}",
+        "made on": header.made_on,
         "backbone": f"{header.backbone} ({header.backbone_digest})",
         "snapshot": header.snapshot,
         "seed": str(header.seed),

@@ -112,7 +112,9 @@ def tune(
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     if report is not None:
-        _write_report(artifact, report)
+        drawn = {"--shots": shots, "--groups": groups}
+        options = [str(part) for pair in drawn.items() if pair[1] is not None for part in pair]
+        _write_report(artifact, report, options)
     _print(artifact, out_file, report, as_json=as_json)
 
 
@@ -183,11 +185,13 @@ class _Observer:
             self._saved = time.monotonic()
 
 
-def _write_report(artifact: "Artifact", path: Path) -> None:
+def _write_report(artifact: "Artifact", path: Path, options: list[str]) -> None:
     from models.files import write_atomic
     from models.report import ReportData, render_report
+    from models.report.reproduction import command
 
-    write_atomic(path, render_report(ReportData.from_artifact(artifact)).encode())
+    data = ReportData.from_artifact(artifact, command=command(artifact.header, options))
+    write_atomic(path, render_report(data).encode())
 
 
 def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bool) -> None:

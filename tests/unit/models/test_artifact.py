@@ -186,6 +186,7 @@ def test_a_tensor_that_is_missing_is_named(artifact: Artifact) -> None:
         ("logit_scale", 1.0, True),
         ("backbone", "another/form", False),
         ("shotline", "9.9", False),
+        ("made_on", "another processor", False),
     ],
 )
 def test_the_digest_covers_what_it_answers_with(

@@ -89,7 +89,6 @@ def test_a_weight_moves_what_it_weighs(start: Callable[..., Tuner]) -> None:
 
 def test_epochs_and_steps_are_counted(start: Callable[..., Tuner]) -> None:
     tuner = start()
-    assert (tuner.steps_per_epoch, tuner.epochs) == (3, 3)
     tuner.run()
 
     # 10 images in batches of 4: three steps an epoch, and the last epoch is cut short.

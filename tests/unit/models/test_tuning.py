@@ -1,6 +1,7 @@
 """A tuning from end to end: reproducible, resumable, measured on what it has not seen."""
 
 import math
+import platform
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import groupby
@@ -83,6 +84,8 @@ def test_what_an_artifact_says_of_itself(
     assert header.n_train == [5, 4, 3]
     assert header.logit_scale == backbone.logit_scale
     assert header.created.utcoffset() is not None
+    assert header.made_on.endswith(f", fp32, PyTorch {torch.__version__}")
+    assert header.made_on.startswith(platform.machine())
     assert set(header.metrics.seconds) == {"features", "tune", "evaluate"}
 
 
