@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import numpy as np
@@ -197,12 +200,24 @@ def test_one_shot_beside_a_holdout(tune: Run, tmp_path: Path) -> None:
     assert (measured["basis"], measured["n_images"]) == ("holdout", 10)
 
 
-def test_a_report_is_one_page(tune: Run, tmp_path: Path) -> None:
-    folder = write_classes(tmp_path / "photographs", "good", "scratch")
-    assert tune(folder, "--report", tmp_path / "report.html").exit_code == 0
+def test_a_report_is_one_page_whose_command_gives_the_same_digest(
+    tune: Run, run: Run, tmp_path: Path
+) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=8)
+    (tmp_path / "groups.tsv").write_text("good/0.png\tpart 1\ngood/1.png\tpart 1\n")
+    options = ["--shots", 2, "--groups", tmp_path / "groups.tsv", "--roi", f"0,0,{2 / 3},1"]
+    first = tune(folder, *options, "--json", "--report", tmp_path / "report.html")
+    assert first.exit_code == 0, first.output
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "scratch" in page
+
+    shown = re.search("<code>shotline (tune .*?)</code>", page)
+    assert shown
+    again = shlex.split(unescape(shown[1]))
+    again[again.index("FOLDER")], again[again.index("FILE")] = str(folder), str(tmp_path / "again")
+    second = run(*again, "--json", "--features", tmp_path / "features")
+    assert json.loads(second.stdout)["digest"] == json.loads(first.stdout)["digest"]
 
 
 def test_a_killed_tuning_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
