@@ -11,21 +11,16 @@ import PIL.Image
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
-# Shapes and types of every argument and result of the core are checked in these tests.
-with install_import_hook("models", "beartype.beartype"):
-    import models.baselines.linear_probe
-    import models.baselines.nearest_class_mean  # noqa: F401
-    from models.artifact import Artifact
-    from models.backbone import Backbone
-    from models.checkpoint import Checkpoint
-    from models.classes import ClassSpec, class_spec
-    from models.dataset import LabelledImage, Split
-    from models.features import FeatureStore, MemoryFeatureStore
-    from models.imaging import View
-    from models.recipe import Recipe
-    from models.tuning import Observer, Tuning
+from models.artifact import Artifact
+from models.backbone import Backbone
+from models.checkpoint import Checkpoint
+from models.classes import ClassSpec, class_spec
+from models.dataset import LabelledImage, Split
+from models.features import FeatureStore, MemoryFeatureStore
+from models.imaging import View
+from models.recipe import Recipe
+from models.tuning import Observer, Tuning
 
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("core", deadline=None, derandomize=True)
