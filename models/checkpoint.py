@@ -151,11 +151,11 @@ class Checkpoint:
         try:
             tensors = safetensors.torch.load(data)
             if metadata["checksum"] != _checksum(metadata["runs"], tensors):
-                raise ValueError("its content is not what its checksum says")
+                raise ValueError
             return cls(tuple(_read_runs(metadata["runs"], tensors)))
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DamagedArtifact(
-                f"{name} is damaged ({len(data)} bytes): {error}.",
+                f"{name} is damaged ({len(data)} bytes): it is not what its checksum says.",
                 fix="Delete it; the tuning then starts from the beginning.",
                 field="checkpoint",
             ) from error

@@ -124,7 +124,7 @@ def read_groups(path: Path) -> dict[str, str]:
     """Read a group file: a line per image, its path and its group, separated by a tab.
 
     Raises:
-        BadDataset: the file is missing, a line has not two columns, or two have one path.
+        BadDataset: the file is missing, a line is no path and group, or two have one path.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
@@ -137,9 +137,9 @@ def read_groups(path: Path) -> dict[str, str]:
     groups: dict[str, str] = {}
     for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         columns = line.split("\t")
-        if len(columns) != 2:
+        if len(columns) != 2 or not all(columns):
             raise BadDataset(
-                f"Line {number} of {path} has {len(columns)} columns; 2 are expected.",
+                f"Line {number} of {path} is {line!r}; a path, a tab and a group are expected.",
                 fix="Write a path, a tab and a group on each line.",
                 field="groups",
             )

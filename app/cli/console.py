@@ -25,7 +25,7 @@ from models.names import printable
 out = Console()
 err = Console(stderr=True)
 
-_LONGEST = 10_000
+_LONGEST = 10_000  # characters of a path or message that are shown
 
 # What people read while a tuning is in one of its phases.
 PHASES = {
@@ -47,12 +47,12 @@ class ShotlineGroup(TyperGroup):
             raise typer.Exit(2) from error
 
 
-def plain(text: object, style: str = "") -> Text:
+def plain(text: object) -> Text:
     """Return `text` fit to be printed as it is: names and paths are no markup and no emoji codes.
 
     A path can hold bytes that are no UTF-8, and characters that a terminal would obey.
     """
-    return Text(printable(str(text), _LONGEST), style)
+    return Text(printable(str(text), _LONGEST))
 
 
 def fail(error: ShotlineError) -> None:

@@ -17,7 +17,7 @@ from app.cli.options import (
     PrecisionOption,
     load,
 )
-from models.errors import BadDataset, BadImage
+from models.errors import BadImage, BadInput
 
 if TYPE_CHECKING:
     from models.predictor import Decision, Predictor
@@ -85,7 +85,7 @@ def _expand(paths: list[Path]) -> Iterator[Path]:
             if file.is_file() and not any(map(is_litter, file.relative_to(path).parts))
         ]
         if not files:
-            raise BadDataset(
+            raise BadInput(
                 f"The folder {path} holds no photographs.", fix="Check the path.", field="images"
             )
         yield from files

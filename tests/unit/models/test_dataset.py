@@ -225,9 +225,10 @@ def test_groups_are_given_by_path(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"good/0.png\tpart 1\ngood/1.png\n", "Line 2 of .* has 1 columns; 2 are expected"),
-        (b"good/0.png\ta\tb\n", "Line 1 of .* has 3 columns"),
-        (b"good/0.png\ta\n\n", "Line 2 of .* has 1 columns"),
+        (b"good/0.png\tpart 1\ngood/1.png\n", "Line 2 of .* is 'good/1.png'; a path, a tab and"),
+        (b"good/0.png\ta\tb\n", "Line 1 of .* is 'good/0.png..a..b'"),
+        (b"good/0.png\ta\n\n", "Line 2 of .* is ''"),
+        (b"good/0.png\t\n", "Line 1 of .* is 'good/0.png..'"),
         (b"good/0.png\t\xff\n", "cannot be read: .*utf-8"),
     ],
 )
