@@ -21,12 +21,13 @@ from models.classes import ClassSpec
 from models.collapse.metrics import CollapseMetrics
 from models.errors import ArtifactMismatch, DamagedArtifact
 from models.evaluation.metrics import Evaluation
-from models.files import write_atomic
+from models.files import read_metadata, write_atomic
 from models.imaging import View
 from models.recipe import Recipe
 
 FORMAT_VERSION: Final = 1
-_TENSORS = ("class_embeddings", "class_means", "ctx", "text_features", "zero_shot_features")
+_PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_features")
+_TENSORS = (*_PER_CLASS, "ctx")
 
 
 class TuningMetrics(BaseModel):
@@ -55,7 +56,7 @@ class ArtifactHeader(BaseModel):
     """What an artifact is.
 
     Attributes:
-        format_version: of the file; a newer one is refused.
+        format_version: of the file; another one is refused.
         backbone: the form by which the backbone was loaded.
         backbone_digest: the one backbone that the tensors belong to.
         classes: in the order of the tensors' rows.
@@ -68,6 +69,8 @@ class ArtifactHeader(BaseModel):
         metrics: what is known of the result; not part of the digest.
         created: when, in UTC; not part of the digest.
         shotline: the version that made it; not part of the digest.
+        made_on: the processor, arithmetic and PyTorch that made it, which round in their own way;
+            not part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -85,6 +88,7 @@ class ArtifactHeader(BaseModel):
     metrics: TuningMetrics
     created: datetime
     shotline: str
+    made_on: str
 
 
 class Artifact:
@@ -127,26 +131,24 @@ class Artifact:
 
         Raises:
             DamagedArtifact: not an artifact, or not as it was written.
-            ArtifactMismatch: written by a newer version of Shotline.
+            ArtifactMismatch: written in another version of the format.
         """
-        try:
-            metadata = _metadata(data)
-            version = int(metadata["format_version"])
-            tensors = safetensors.torch.load(data)
-        except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-            raise _damaged(name, str(error)) from error
-        if version > FORMAT_VERSION:
+        metadata = read_metadata(data)
+        if "format_version" not in metadata:
+            raise DamagedArtifact(
+                f"{name} is no tuned model, or is damaged: its header cannot be read.",
+                fix="Name a file that `shotline tune` wrote; if it is one, take it from a backup.",
+            )
+        if metadata["format_version"] != str(FORMAT_VERSION):
             raise ArtifactMismatch(
-                f"{name} has format version {version}; this Shotline reads up to {FORMAT_VERSION}.",
+                f"{name} has format version {metadata['format_version']};"
+                f" this Shotline reads {FORMAT_VERSION}.",
                 fix="Update Shotline, or tune again with this version.",
             )
         header = metadata.get("header", "")
         if hashlib.sha256(header.encode()).hexdigest() != metadata.get("checksum"):
             raise _damaged(name, "its header is not what its checksum says")
-        try:
-            artifact = cls(ArtifactHeader.model_validate_json(header), tensors)
-        except (ValidationError, KeyError) as error:
-            raise _damaged(name, str(error)) from error
+        artifact = cls(*_read(header, data, name))
         if artifact.digest != metadata.get("digest"):
             raise _damaged(name, f"its content has the digest {artifact.digest[:19]}…")
         return artifact
@@ -157,7 +159,7 @@ def read_artifact(path: Path) -> Artifact:
 
     Raises:
         DamagedArtifact: missing, not an artifact, or not as it was written.
-        ArtifactMismatch: written by a newer version of Shotline.
+        ArtifactMismatch: written in another version of the format.
     """
     try:
         data = path.read_bytes()
@@ -173,19 +175,35 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
 
     Raises:
         StorageFull: no space is left.
+        StorageUnusable: the folder cannot be written to.
     """
     write_atomic(path, artifact.to_bytes())
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    length = int.from_bytes(data[:8], "little")
-    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
-    return metadata
+def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dict[str, Tensor]]:
+    """Return header and tensors, once they fit each other."""
+    try:
+        header = ArtifactHeader.model_validate_json(header_json)
+        tensors = safetensors.torch.load(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise _damaged(name, f"its header's {place}: {first['msg']}") from error
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise _damaged(name, "its tensors cannot be read") from error
+    missing = [tensor for tensor in _TENSORS if tensor not in tensors]
+    if missing:
+        raise _damaged(name, f"it lacks {', '.join(missing)}")
+    rows = {key: len(tensors[key]) for key in _PER_CLASS} | {"n_train": len(header.n_train)}
+    for key, count in rows.items():
+        if count != len(header.classes):
+            raise _damaged(name, f"{len(header.classes)} classes have {count} rows of {key}")
+    return header, tensors
 
 
 def _digest(header: ArtifactHeader, tensors: dict[str, Tensor]) -> str:
     covered: dict[str, Any] = header.model_dump(
-        mode="json", exclude={"backbone", "metrics", "created", "shotline"}
+        mode="json", exclude={"backbone", "metrics", "created", "shotline", "made_on"}
     )
     hasher = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

@@ -39,8 +39,8 @@ class Backbone:
 
     Attributes:
         source: the form it was loaded by.
-        digest: `sha256:` over weights and preprocessing; two backbones of one digest give one
-        result.
+        digest: `sha256:` over architecture, weights and preprocessing; two backbones of one digest
+        give one result.
         pixels: what the image encoder expects.
         logit_scale: `exp` of the log parameter, the factor in front of the cosines.
     """
@@ -62,7 +62,7 @@ class Backbone:
         self.text = TextEncoder(clip)
         self.pixels = _pixel_spec(clip)
         self.logit_scale = float(cast("Tensor", self._clip.logit_scale).exp())
-        self.digest = _digest(clip, self.pixels)
+        self.digest = _digest(clip, self.text.attn_mask, self.pixels)
         self._mean = torch.tensor(self.pixels.mean, device=self.device).view(1, 3, 1, 1) * 255
         self._std = torch.tensor(self.pixels.std, device=self.device).view(1, 3, 1, 1) * 255
         self.embed_dim = self.encode_texts(["a"]).shape[1]
@@ -144,10 +144,33 @@ def _pixel_spec(clip: nn.Module) -> PixelSpec:
     )
 
 
-def _digest(clip: nn.Module, pixels: PixelSpec) -> str:
-    """Hash the names, shapes and values of all weights, and how pixels are prepared for them."""
-    hasher = hashlib.sha256(repr(pixels).encode())
-    for name, tensor in sorted(clip.state_dict().items()):
+def _digest(clip: nn.Module, mask: Float[Tensor, "length length"] | None, pixels: PixelSpec) -> str:
+    """Hash all that decides what the towers compute: modules, weights, mask, pixels."""
+    hasher = hashlib.sha256(repr([pixels, _architecture(clip)]).encode())
+    tensors = clip.state_dict() | ({} if mask is None else {"attn_mask": mask})
+    for name, tensor in sorted(tensors.items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return "sha256:" + hasher.hexdigest()
+
+
+# What a module computes beside its class and its weights, where it has such an attribute. By name,
+# not all that a module has: another version of a library would then make another backbone.
+_SETTINGS = (
+    *("num_heads", "pool_type", "final_ln_after_pool", "attn_pool_type", "text_pool_type"),
+    *("eps", "stride", "padding", "dilation", "groups", "kernel_size", "output_size"),
+    *("approximate", "negative_slope"),
+)
+
+
+def _architecture(clip: nn.Module) -> list[tuple[str, str, list[str]]]:
+    """Return the name, class and settings of each module that computes something."""
+    return [
+        (
+            name,
+            type(module).__name__,
+            [f"{key}={getattr(module, key)}" for key in _SETTINGS if hasattr(module, key)],
+        )
+        for name, module in clip.named_modules()
+        if not isinstance(module, nn.Identity | nn.Dropout)
+    ]

@@ -6,8 +6,10 @@ A tuning is one tuner run on all training images and, where there is no holdout,
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -15,9 +17,39 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from models.errors import CheckpointMismatch, DamagedArtifact
+from models.errors import CheckpointMismatch, DamagedArtifact, file_errors
+from models.files import read_metadata
 
 FORMAT = "shotline-checkpoint/1"
+
+
+class RunIdentity(NamedTuple):
+    """A digest of each thing that decides how a run goes."""
+
+    recipe: str
+    backbone: str
+    prompt_names: str
+    images: str
+    seed: str
+
+    @classmethod
+    def of(
+        cls,
+        recipe_digest: str,
+        backbone_digest: str,
+        prompt_names: list[str],
+        features: Float[Tensor, "n dim"],
+        labels: Int[Tensor, " n"],
+        generator: torch.Generator,
+    ) -> "RunIdentity":
+        """Return the identity of a run on these images, before `generator` has drawn anything."""
+        return cls(
+            recipe=recipe_digest,
+            backbone=backbone_digest,
+            prompt_names=_sha256(json.dumps(prompt_names).encode()),
+            images=_sha256(_bytes(features) + _bytes(labels)),
+            seed=_sha256(_bytes(generator.get_state())),
+        )
 
 
 @dataclass(frozen=True)
@@ -25,7 +57,7 @@ class RunCheckpoint:
     """The state of a tuner at the end of an epoch.
 
     Attributes:
-        identity: digest of everything that the rest of the run depends on, see `run_identity`.
+        identity: of the run.
         epoch: epochs done.
         step: gradient steps done.
         ctx: the context tokens.
@@ -34,7 +66,7 @@ class RunCheckpoint:
         history: the epoch records so far, as plain values.
     """
 
-    identity: str
+    identity: RunIdentity
     epoch: int
     step: int
     ctx: Tensor
@@ -42,17 +74,22 @@ class RunCheckpoint:
     generator: Tensor
     history: list[dict[str, Any]]
 
-    def check(self, identity: str) -> None:
+    def check(self, identity: RunIdentity) -> None:
         """Refuse to go on with another run.
 
         Raises:
             CheckpointMismatch: `identity` is not this checkpoint's.
         """
-        if self.identity != identity:
+        names = [
+            field.replace("_", " ")
+            for field, mine, other in zip(identity._fields, self.identity, identity, strict=True)
+            if mine != other
+        ]
+        if names:
             raise CheckpointMismatch(
-                f"The checkpoint belongs to the run {self.identity[:19]}…, this is"
-                f" {identity[:19]}…: the recipe, the images, the seed or the backbone differ.",
+                f"The checkpoint belongs to another run: it differs in {' and '.join(names)}.",
                 fix="Use the checkpoint with the run that wrote it, or start without one.",
+                field="checkpoint",
             )
 
 
@@ -83,7 +120,7 @@ class Checkpoint:
             tensors[f"{index}.generator"] = run.generator
             headers.append(
                 {
-                    "identity": run.identity,
+                    "identity": run.identity._asdict(),
                     "epoch": run.epoch,
                     "step": run.step,
                     "history": run.history,
@@ -94,31 +131,53 @@ class Checkpoint:
         return safetensors.torch.save(tensors, metadata=metadata)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Checkpoint":
+    def from_bytes(cls, data: bytes, *, name: str = "The checkpoint") -> "Checkpoint":
         """Read what `to_bytes` wrote.
 
+        Args:
+            data: the whole file.
+            name: what error messages call it.
+
         Raises:
-            DamagedArtifact: the bytes are not a whole checkpoint.
+            DamagedArtifact: the bytes are no checkpoint, or not a whole one.
         """
+        metadata = read_metadata(data)
+        if metadata.get("format") != FORMAT:
+            raise DamagedArtifact(
+                f"{name} is no checkpoint of this version ({len(data)} bytes).",
+                fix="Name another file, or a new one to start from the beginning.",
+                field="checkpoint",
+            )
         try:
-            metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-            if metadata["format"] != FORMAT:
-                raise ValueError(f"its format is {metadata['format']!r}")
             tensors = safetensors.torch.load(data)
             if metadata["checksum"] != _checksum(metadata["runs"], tensors):
-                raise ValueError("its content is not what its checksum says")
-            parts = ("ctx", "momentum", "generator")
-            return cls(
-                tuple(
-                    RunCheckpoint(**header | {part: tensors[f"{index}.{part}"] for part in parts})
-                    for index, header in enumerate(json.loads(metadata["runs"]))
-                )
-            )
+                raise ValueError
+            return cls(tuple(_read_runs(metadata["runs"], tensors)))
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DamagedArtifact(
-                f"The checkpoint of {len(data)} bytes is damaged: {error}.",
+                f"{name} is damaged ({len(data)} bytes): it is not what its checksum says.",
                 fix="Delete it; the tuning then starts from the beginning.",
+                field="checkpoint",
             ) from error
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint file.
+
+    Raises:
+        DamagedArtifact: no checkpoint, or not a whole one.
+        StorageUnusable: the file cannot be read.
+    """
+    with file_errors(path, "read"):
+        data = path.read_bytes()
+    return Checkpoint.from_bytes(data, name=f"The checkpoint {path}")
+
+
+def _read_runs(runs: str, tensors: dict[str, Tensor]) -> Iterator[RunCheckpoint]:
+    for index, header in enumerate(json.loads(runs)):
+        header["identity"] = RunIdentity(**header["identity"])
+        parts = {part: tensors[f"{index}.{part}"] for part in ("ctx", "momentum", "generator")}
+        yield RunCheckpoint(**header | parts)
 
 
 def _checksum(runs: str, tensors: dict[str, Tensor]) -> str:
@@ -129,16 +188,9 @@ def _checksum(runs: str, tensors: dict[str, Tensor]) -> str:
     return hasher.hexdigest()
 
 
-def run_identity(
-    recipe_digest: str,
-    backbone_digest: str,
-    prompt_names: list[str],
-    features: Float[Tensor, "n dim"],
-    labels: Int[Tensor, " n"],
-    generator: torch.Generator,
-) -> str:
-    """Return `sha256:` over everything that decides how a run goes."""
-    hasher = hashlib.sha256(json.dumps([recipe_digest, backbone_digest, prompt_names]).encode())
-    for tensor in (features, labels, generator.get_state()):
-        hasher.update(tensor.cpu().contiguous().numpy().tobytes())
-    return "sha256:" + hasher.hexdigest()
+def _sha256(data: bytes) -> str:
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.cpu().contiguous().numpy().tobytes()

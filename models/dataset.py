@@ -1,9 +1,7 @@
 """Labelled photographs: read from a folder per class, checked before anything is tuned on them."""
 
-import csv
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,9 @@ from models.imaging import check_image
 from models.progress import Progress, no_progress
 
 Split = Literal["train", "holdout"]
+
+# The holdout is judged on where every class has at least this many groups of images in it.
+MIN_HOLDOUT_GROUPS = 5
 
 # Written by file managers beside the photographs.
 _LITTER = {"thumbs.db", "desktop.ini"}
@@ -74,15 +75,16 @@ def read_folder(
     Every file is decoded once. The same bytes twice in one class count once.
 
     Args:
-        root: the folder; hidden files and file managers' litter in it are passed over.
+        root: the folder; hidden files and file managers' litter in it are passed over, and files
+            beside the sub-folders.
         ok_names: classes whose role is `ok`, beside the usual names of good parts.
         prompt_names: the English name of a class, by its folder's name.
         groups: the group of an image, by its path under `root`; alone in its own where absent.
         progress: called with how many of how many files are read.
 
     Raises:
-        BadDataset: no folder, no classes, fewer than two, an empty class, one image under two
-        labels.
+        BadDataset: no folder, no classes, fewer than two, an empty class, a folder inside a class,
+            one image under two labels or in two groups, a group for a path that is no image.
         BadImage: a file that is not a whole image; its path is named.
         BadName: a class name that cannot be used.
     """
@@ -100,10 +102,13 @@ def read_folder(
     ]
     check_classes(classes)
     files = [(label, path) for label, folder in enumerate(folders) for path in _files(folder)]
+    members = groups or {}
+    _check_paths(members, {path.relative_to(root).as_posix() for _, path in files}, root)
     images = []
     for done, (label, path) in enumerate(files, start=1):
-        images.append(_read_image(path, root, label, groups or {}))
+        images.append(_read_image(path, root, label, members))
         progress(done, len(files))
+    _check_groups(images)
     dataset = Dataset(classes, _drop_repeats(images, classes))
     for spec, count in zip(classes, dataset.counts(), strict=True):
         if count == 0:
@@ -119,50 +124,75 @@ def read_groups(path: Path) -> dict[str, str]:
     """Read a group file: a line per image, its path and its group, separated by a tab.
 
     Raises:
-        BadDataset: the file is missing, or a line has not two columns.
+        BadDataset: the file is missing, a line is no path and group, or two have one path.
     """
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.reader(file, delimiter="\t"))
+        text = path.read_text(encoding="utf-8-sig")  # spreadsheets begin a file with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise BadDataset(
             f"The group file {path} cannot be read: {error}.",
             fix="Give a UTF-8 text file with a path, a tab and a group on each line.",
             field="groups",
         ) from error
-    for number, row in enumerate(rows, start=1):
-        if len(row) != 2:
+    groups: dict[str, str] = {}
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        columns = line.split("\t")
+        if len(columns) != 2 or not all(columns):
             raise BadDataset(
-                f"Line {number} of {path} has {len(row)} columns; 2 are expected.",
+                f"Line {number} of {path} is {line!r}; a path, a tab and a group are expected.",
                 fix="Write a path, a tab and a group on each line.",
                 field="groups",
             )
-    return dict(rows)
+        name, group = columns
+        if name in groups:
+            raise BadDataset(
+                f"Line {number} of {path} names {name!r} a second time.",
+                fix="Give each image one line, with the part that it shows.",
+                field="groups",
+            )
+        groups[name] = group
+    return groups
 
 
 def check_images(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) -> None:
     """Refuse images that a tuning could neither learn from nor be measured on.
 
     Raises:
-        BadDataset: a class with fewer than two groups of training images, one image under two
-            labels or in two groups, or a group on both sides of the split.
+        BadDataset: a class without training images, or, where the holdout does not count, with
+            fewer than two groups of them; one image under two labels or in two groups; a group on
+            both sides of the split.
     """
     check_classes(classes)
     _drop_repeats(images, classes)
     _check_groups(images)
-    groups = defaultdict(set)
-    for image in images:
-        if image.split == "train":
-            groups[image.label].add(image.group)
+    groups = _groups(classes, images, "train")
+    needed = 1 if has_holdout(classes, images) else 2
     for label, spec in enumerate(classes):
-        if len(groups[label]) < 2:
+        if len(groups[label]) < needed:
             count = sum(image.label == label and image.split == "train" for image in images)
+            why = ", one to tune on and one to check" if needed == 2 else ""
             raise BadDataset(
                 f"The class {spec.name!r} has {count} training image(s) of {len(groups[label])}"
-                " part(s); images of at least 2 parts are needed, one to tune on and one to check.",
+                f" part(s); images of at least {needed} part{'s' * (needed > 1)} are needed{why}.",
                 fix=f"Add photographs of {spec.name!r}, or remove the class.",
                 field=spec.name,
             )
+
+
+def has_holdout(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) -> bool:
+    """Say whether a tuning is measured on the `holdout` images, not inside the training images."""
+    return all(len(groups) >= MIN_HOLDOUT_GROUPS for groups in _groups(classes, images, "holdout"))
+
+
+def _groups(
+    classes: Sequence[ClassSpec], images: Sequence[LabelledImage], split: Split
+) -> list[set[str]]:
+    """Return the groups of each class that are on that side of the split."""
+    groups: list[set[str]] = [set() for _ in classes]
+    for image in images:
+        if image.split == split:
+            groups[image.label].add(image.group)
+    return groups
 
 
 def _check_groups(images: Sequence[LabelledImage]) -> None:
@@ -210,18 +240,41 @@ def _class_folders(root: Path) -> list[Path]:
     return folders
 
 
+def is_litter(name: str) -> bool:
+    """Say whether a file or folder of that name is hidden, or written by a file manager."""
+    return name.startswith(".") or name.lower() in _LITTER
+
+
 def _visible(folder: Path) -> Iterator[Path]:
     try:
         paths = list(folder.iterdir())
     except OSError as error:
         raise _unreadable(folder, error, folder.name) from error
-    return (
-        path for path in paths if not path.name.startswith(".") and path.name.lower() not in _LITTER
-    )
+    return (path for path in paths if not is_litter(path.name))
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in _visible(folder) if path.is_file())
+    paths = sorted(_visible(folder))
+    for path in paths:
+        if path.is_dir():
+            raise BadDataset(
+                f"The class folder {folder} holds the folder {path.name!r}, whose photographs"
+                " belong to no class.",
+                fix=f"Move them into {folder}, or make {path.name!r} a class beside it.",
+                field=folder.name,
+            )
+    return [path for path in paths if path.is_file()]
+
+
+def _check_paths(groups: Collection[str], known: Collection[str], root: Path) -> None:
+    unknown = [name for name in groups if name not in known]
+    if unknown:
+        raise BadDataset(
+            f"A group is given for {unknown[0]!r}, which is no image under {root}"
+            f" ({len(unknown)} of {len(groups)} such paths).",
+            fix="Write paths from that folder with forward slashes, such as scratch/0001.jpg.",
+            field="groups",
+        )
 
 
 def _refuse_unknown(given: Collection[str], known: Sequence[str], what: str) -> None:

@@ -9,10 +9,11 @@
     │   └── BadView             a region of interest or resize mode that cannot be applied
     ├── Refused                 two things do not belong together, or cannot be trusted
     │   ├── BackboneUnavailable not on this machine, or of a kind that prompts cannot be tuned for
-    │   ├── DamagedArtifact     bytes that are not what their digest says
-    │   ├── ArtifactMismatch    an artifact of another backbone or of a newer format
+    │   ├── DamagedArtifact     bytes that are no whole artifact or checkpoint
+    │   ├── ArtifactMismatch    an artifact of another backbone or format
     │   └── CheckpointMismatch  a checkpoint of another recipe, snapshot or seed
     ├── StorageFull             no space left on the device
+    ├── StorageUnusable         a file that the system will not let be read or written
     └── Cancelled               someone asked for the work to stop
 
 The service adds its own leaves in ``app.core.errors``; HTTP statuses are chosen in ``app.http``.
@@ -22,6 +23,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 
 class ShotlineError(Exception):
@@ -73,11 +75,11 @@ class BackboneUnavailable(Refused):
 
 
 class DamagedArtifact(Refused):
-    """Bytes that are not what their digest says."""
+    """Bytes that are no whole artifact or checkpoint."""
 
 
 class ArtifactMismatch(Refused):
-    """An artifact of another backbone or of a newer format."""
+    """An artifact of another backbone or format."""
 
 
 class CheckpointMismatch(Refused):
@@ -86,6 +88,10 @@ class CheckpointMismatch(Refused):
 
 class StorageFull(ShotlineError):
     """No space is left where something had to be written."""
+
+
+class StorageUnusable(ShotlineError):
+    """A file that the system will not let be read or written."""
 
 
 class Cancelled(ShotlineError):
@@ -106,4 +112,17 @@ def storage_errors(path: Path) -> Iterator[None]:
         raise StorageFull(
             f"The disk is full: {path} could not be written.",
             fix=f"Free space on the volume that holds {path.parent}, then try again.",
+        ) from error
+
+
+@contextmanager
+def file_errors(path: Path, action: Literal["read", "written"]) -> Iterator[None]:
+    """Turn whatever the system says against reading or writing `path` into an error of the tree."""
+    try:
+        with storage_errors(path):
+            yield
+    except OSError as error:
+        raise StorageUnusable(
+            f"{path} cannot be {action}: {error.strerror or error}.",
+            fix="Check the path, its permissions, and the disk that holds it.",
         ) from error

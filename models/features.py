@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.backbone import IMAGE_BATCH, Backbone
+from models.errors import file_errors
 from models.files import write_atomic
 from models.imaging import View
 from models.pixels import to_pixels
@@ -79,11 +80,17 @@ class FolderFeatureStore:
         return self._root / space / key.image_sha256[:2] / f"{key.image_sha256}.f32"
 
     def get(self, key: FeatureKey) -> Float[Tensor, " embed_dim"] | None:
-        """Return the feature, or `None` where it has not been computed or its file is damaged."""
-        try:
-            data = self._path(key).read_bytes()
-        except FileNotFoundError:
-            return None
+        """Return the feature, or `None` where it has not been computed or its file is damaged.
+
+        Raises:
+            StorageUnusable: the file, or a folder above it, cannot be read.
+        """
+        path = self._path(key)
+        with file_errors(path, "read"):
+            try:
+                data = path.read_bytes()
+            except FileNotFoundError:
+                return None
         digest, values = data[:_DIGEST_SIZE], data[_DIGEST_SIZE:]
         if hashlib.sha256(values).digest() != digest:
             return None
@@ -94,6 +101,7 @@ class FolderFeatureStore:
 
         Raises:
             StorageFull: no space is left.
+            StorageUnusable: the folder cannot be written to.
         """
         values = feature.numpy().astype("<f4").tobytes()
         write_atomic(self._path(key), hashlib.sha256(values).digest() + values)
@@ -101,9 +109,7 @@ class FolderFeatureStore:
 
 def feature_space(backbone: Backbone) -> str:
     """Return what stands for the backbone in a feature key: its digest and its arithmetic."""
-    if backbone.precision == "fp32":
-        return backbone.digest
-    return f"{backbone.digest} {backbone.precision}"
+    return f"{backbone.digest} {backbone.device.type} {backbone.precision}"
 
 
 def image_features(

@@ -1,11 +1,12 @@
-"""Writing files so that a reader sees the whole of the old or the whole of the new one."""
+"""Files: written so that a reader sees the whole of the old or of the new one, and recognised."""
 
 import contextlib
+import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
-from models.errors import storage_errors
+from models.errors import file_errors
 
 
 def write_atomic(path: Path, data: bytes) -> None:
@@ -13,11 +14,13 @@ def write_atomic(path: Path, data: bytes) -> None:
 
     Raises:
         StorageFull: when the disk fills; nothing is left behind and an older `path` is untouched.
+        StorageUnusable: when the system refuses; the same.
     """
-    with storage_errors(path):
+    with file_errors(path, "written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        temporary = Path(name)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        # Not by tempfile, whose files no other account may read: the umask says who may.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -29,6 +32,17 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink()
             raise
         _flush_directory(path.parent)
+
+
+def read_metadata(data: bytes) -> dict[str, str]:
+    """Return the metadata of a safetensors file; nothing for a file of another kind."""
+    try:
+        metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    except (ValueError, KeyError, TypeError):
+        return {}
+    if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
+        return metadata
+    return {}
 
 
 def _flush_directory(directory: Path) -> None:

@@ -38,12 +38,7 @@ def to_pixels(
         BadImage: see `check_image`.
         BadView: the view was made for another version of the decoder.
     """
-    if view.decoder != DECODER_VERSION:
-        raise BadView(
-            f"The view was made for the decoder {view.decoder!r}; this is {DECODER_VERSION!r}.",
-            fix="Tune again with this version of Shotline, or use the version it was tuned with.",
-            field="decoder",
-        )
+    check_decoder(view)
     region = _cut(decode(data, max_pixels=max_pixels), view)
     resample = _RESAMPLING[interpolation]
     if view.resize == "stretch":
@@ -53,6 +48,20 @@ def to_pixels(
     else:
         square = _crop(region, size, resample)
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+
+
+def check_decoder(view: View) -> None:
+    """Refuse a view whose pixels this decoder would not give.
+
+    Raises:
+        BadView: the view was made for another version of the decoder.
+    """
+    if view.decoder != DECODER_VERSION:
+        raise BadView(
+            f"The view was made for the decoder {view.decoder!r}; this is {DECODER_VERSION!r}.",
+            fix="Tune again with this version of Shotline, or use the version it was tuned with.",
+            field="decoder",
+        )
 
 
 def _cut(image: PIL.Image.Image, view: View) -> PIL.Image.Image:

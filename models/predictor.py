@@ -13,7 +13,7 @@ from models.artifact import Artifact
 from models.backbone import IMAGE_BATCH, Backbone
 from models.classes import ClassSpec
 from models.errors import ArtifactMismatch
-from models.pixels import to_pixels
+from models.pixels import check_decoder, to_pixels
 
 Verdict = Literal["ok", "ng", "undecidable"]
 
@@ -52,10 +52,12 @@ class Predictor:
 
     Raises:
         ArtifactMismatch: the artifact was tuned for another backbone.
+        BadView: it was tuned with another version of the decoder.
     """
 
     def __init__(self, artifact: Artifact, backbone: Backbone) -> None:
         check_backbone(artifact, backbone)
+        check_decoder(artifact.header.view)
         self.artifact = artifact
         self._backbone = backbone
 

@@ -6,8 +6,7 @@ product.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Protocol, runtime_checkable
 
@@ -17,11 +16,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.backbone import Backbone
-from models.checkpoint import RunCheckpoint, run_identity
+from models.checkpoint import RunCheckpoint, RunIdentity
 from models.errors import BadRecipe
 from models.loss import EpochRecord, Loss, LossTerms, TrainingSet
 from models.prompts.coop import CoOp
 from models.recipe import Recipe
+from models.threads import fixed_threads
 
 
 @runtime_checkable
@@ -61,7 +61,7 @@ class Tuner:
         callbacks: Sequence[Callback] = (),
         checkpoint: RunCheckpoint | None = None,
     ) -> None:
-        self.identity = run_identity(
+        self.identity = RunIdentity.of(
             recipe.digest, backbone.digest, data.prompt_names, data.features, data.labels, generator
         )
         self.recipe = recipe
@@ -73,19 +73,10 @@ class Tuner:
         self._optimizer = torch.optim.SGD(
             [self.prompts.ctx], recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay
         )
-        self._loss = Loss(backbone, data, recipe)
+        with fixed_threads(recipe.threads):
+            self._loss = Loss(backbone, data, recipe)
         if checkpoint is not None:
             self._resume(checkpoint)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches in one pass over the images; the last one may be smaller."""
-        return math.ceil(len(self._labels) / self.recipe.batch_size)
-
-    @property
-    def epochs(self) -> int:
-        """Passes over the images; the last one may be cut short."""
-        return math.ceil(self.recipe.steps / self.steps_per_epoch)
 
     def run(self) -> Float[Tensor, "n_classes embed_dim"]:
         """Tune to the end and return the L2-normalised text features, on the CPU.
@@ -93,7 +84,7 @@ class Tuner:
         Raises:
             BadRecipe: the loss or the context tokens grew beyond all numbers.
         """
-        with _threads(self.recipe.threads):
+        with fixed_threads(self.recipe.threads):
             while self.step < self.recipe.steps:
                 order = torch.randperm(len(self._labels), generator=self._generator)
                 for batch in order.split(self.recipe.batch_size)[: self.recipe.steps - self.step]:
@@ -109,7 +100,8 @@ class Tuner:
     @torch.no_grad()
     def text_features(self) -> Float[Tensor, "n_classes embed_dim"]:
         """Return the L2-normalised text features of the prompts as they are now, on the CPU."""
-        return normalize(self._backbone.text(self.prompts()), dim=-1).cpu()
+        with fixed_threads(self.recipe.threads):
+            return normalize(self._backbone.text(self.prompts()), dim=-1).cpu()
 
     def checkpoint(self) -> RunCheckpoint:
         """Return where the tuning stands; only exact at the end of an epoch."""
@@ -166,14 +158,3 @@ def _learning_rate(recipe: Recipe, step: int) -> float:
         return recipe.lr * (step + 1) / (recipe.warmup_steps + 1)
     done = (step - recipe.warmup_steps) / (recipe.steps - recipe.warmup_steps)
     return recipe.lr * (1 + math.cos(math.pi * done)) / 2
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """Run with a fixed number of CPU threads: sums are rounded by how they are split."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -1,10 +1,12 @@
 """A tuning from end to end: labelled photographs and a recipe in, an artifact out."""
 
+import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Literal, Protocol, runtime_checkable
 
@@ -19,18 +21,16 @@ from models.checkpoint import Checkpoint
 from models.classes import ClassSpec
 from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
-from models.dataset import LabelledImage, check_images, snapshot_digest
-from models.evaluation.metrics import Basis, Evaluation, evaluate
+from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
+from models.evaluation.metrics import Evaluation, evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
 from models.imaging import View
 from models.loss import EpochRecord, TrainingSet
 from models.predictor import class_embeddings, class_probabilities
 from models.recipe import Recipe
+from models.threads import fixed_threads
 from models.tuner import Tuner
-
-# The holdout is judged on where every class has at least this many groups of images in it.
-MIN_HOLDOUT_GROUPS = 5
 
 Phase = Literal["features", "tune", "evaluate"]
 
@@ -78,8 +78,8 @@ class SilentObserver:
 class Tuning:
     """One tuning: a snapshot, a recipe and a seed, on a backbone.
 
-    What its accuracy is measured on: the `holdout` images where every class has at least
-    `MIN_HOLDOUT_GROUPS` groups of them, else out-of-fold predictions inside the training images.
+    What its accuracy is measured on: the `holdout` images where every class has enough groups of
+    them, see `models.dataset.has_holdout`, else out-of-fold predictions inside the training images.
 
     Args:
         classes: in the order that the artifact keeps.
@@ -112,7 +112,11 @@ class Tuning:
         check_images(classes, images)
         self._classes, self._backbone, self._recipe = list(classes), backbone, recipe
         self._train = [image for image in images if image.split == "train"]
-        self._holdout = [image for image in images if image.split == "holdout"]
+        self._holdout = (
+            [image for image in images if image.split == "holdout"]
+            if has_holdout(classes, images)
+            else []
+        )
         self._snapshot = snapshot_digest(classes, images)
         self._seed, self._view, self._store = seed, view, store
         self._observer = observer or SilentObserver()
@@ -129,6 +133,10 @@ class Tuning:
             CheckpointMismatch: the checkpoint is of another tuning.
             Cancelled: the observer said so.
         """
+        with fixed_threads(self._recipe.threads):
+            return self._artifact()
+
+    def _artifact(self) -> Artifact:
         with self._timed("features"):
             features = self._features([*self._train, *self._holdout])
         train, holdout = features.split([len(self._train), len(self._holdout)])
@@ -139,14 +147,13 @@ class Tuning:
         embeddings = class_embeddings(text, means, self._recipe.alpha)
         before = zero_shot(self._backbone, self._prompt_names)
         with self._timed("evaluate"):
-            if self._has_holdout():
-                probabilities = self._probabilities(holdout, embeddings)
-                tuned = evaluate(probabilities, _labels(self._holdout), "holdout")
-                untuned = self._evaluate(holdout, self._holdout, before, "holdout")
+            if self._holdout:
+                tuned = self._evaluate(holdout, embeddings)
+                untuned = self._evaluate(holdout, before)
             else:
-                probabilities = self._out_of_fold(data)
-                tuned = evaluate(probabilities, data.labels, "out-of-fold")
-                untuned = self._evaluate(train, self._train, before, "out-of-fold")
+                tuned = evaluate(self._out_of_fold(data), data.labels, "out-of-fold")
+                probabilities = self._probabilities(train, before)
+                untuned = evaluate(probabilities, data.labels, "out-of-fold")
         metrics = TuningMetrics(
             tuned=tuned,
             zero_shot=untuned,
@@ -180,13 +187,13 @@ class Tuning:
             data,
             self._recipe,
             generator,
-            callbacks=[_Reporter(self, index, clock, done)],
+            callbacks=[_Reporter(partial(self._report, index), clock, done)],
             checkpoint=self._checkpoint.run(index),
         )
         tuner.run()
         return tuner
 
-    def report(self, index: int, tuner: Tuner, progress: TuningProgress) -> None:
+    def _report(self, index: int, tuner: Tuner, progress: TuningProgress) -> None:
         """Tell the observer of an epoch of run number `index`."""
         self._checkpoint = self._checkpoint.with_run(index, tuner.checkpoint())
         self._observer.on_checkpoint(self._checkpoint)
@@ -213,19 +220,10 @@ class Tuning:
         return class_probabilities(features, embeddings, self._backbone.logit_scale)
 
     def _evaluate(
-        self,
-        features: Float[Tensor, "n dim"],
-        images: Sequence[LabelledImage],
-        embeddings: Float[Tensor, "n_classes dim"],
-        basis: Basis,
+        self, holdout: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]
     ) -> Evaluation:
-        return evaluate(self._probabilities(features, embeddings), _labels(images), basis)
-
-    def _has_holdout(self) -> bool:
-        groups: dict[int, set[str]] = {label: set() for label in range(len(self._classes))}
-        for image in self._holdout:
-            groups[image.label].add(image.group)
-        return min(len(members) for members in groups.values()) >= MIN_HOLDOUT_GROUPS
+        probabilities = self._probabilities(holdout, embeddings)
+        return evaluate(probabilities, _labels(self._holdout), "holdout")
 
     def _header(self, metrics: TuningMetrics, data: TrainingSet) -> ArtifactHeader:
         return ArtifactHeader(
@@ -241,6 +239,7 @@ class Tuning:
             metrics=metrics,
             created=datetime.now(UTC),
             shotline=version("shotline"),
+            made_on=_made_on(self._backbone),
         )
 
     @contextmanager
@@ -269,14 +268,26 @@ class _PhaseClock:
 
 
 class _Reporter:
-    """A tuner's callback that passes its epochs on to the tuning's observer."""
+    """A tuner's callback that adds to its epochs how far the phase is, and passes them on."""
 
-    def __init__(self, tuning: Tuning, index: int, clock: _PhaseClock, done: int) -> None:
-        self._tuning, self._index, self._clock, self._done = tuning, index, clock, done
+    def __init__(
+        self, report: Callable[[Tuner, TuningProgress], None], clock: _PhaseClock, done: int
+    ) -> None:
+        self._report, self._clock, self._done = report, clock, done
 
     def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
         progress = self._clock.at(self._done + tuner.step, record=record)
-        self._tuning.report(self._index, tuner, progress)
+        self._report(tuner, progress)
+
+
+def _made_on(backbone: Backbone) -> str:
+    """Name what rounds: processor or GPU, arithmetic, PyTorch."""
+    chip = (
+        torch.cuda.get_device_name(backbone.device)
+        if backbone.device.type == "cuda"
+        else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    )
+    return f"{chip}, {backbone.precision}, PyTorch {torch.__version__}"
 
 
 def _labels(images: Sequence[LabelledImage]) -> Tensor:

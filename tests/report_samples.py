@@ -64,6 +64,7 @@ def sample_artifact(names: Sequence[str], basis: Basis, recipe: Recipe) -> Artif
         metrics=metrics,
         created=datetime(2026, 11, 24, 9, 30, tzinfo=UTC),
         shotline="0.1.0",
+        made_on="x86_64 AVX2, fp32, PyTorch 2.14.1",
     )
     tensors = {
         "class_embeddings": text,

@@ -102,7 +102,6 @@ class TuningRun:
 
     def _tune(self, row: TuningRow, snapshot: SnapshotContent) -> Artifact:
         recipe = Recipe.model_validate(row.recipe)
-        torch.set_num_threads(recipe.threads)  # sums are rounded by how they are split
         tuning = Tuning(
             snapshot.classes,
             snapshot.images,

@@ -7,7 +7,6 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,13 +15,17 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 from typer.core import TyperGroup
 
 from models.errors import ShotlineError
+from models.names import printable
 
 # Results go to standard output, all else to standard error: a pipe sees results alone.
 out = Console()
 err = Console(stderr=True)
+
+_LONGEST = 10_000  # characters of a path or message that are shown
 
 # What people read while a tuning is in one of its phases.
 PHASES = {
@@ -44,10 +47,18 @@ class ShotlineGroup(TyperGroup):
             raise typer.Exit(2) from error
 
 
+def plain(text: object) -> Text:
+    """Return `text` fit to be printed as it is: names and paths are no markup and no emoji codes.
+
+    A path can hold bytes that are no UTF-8, and characters that a terminal would obey.
+    """
+    return Text(printable(str(text), _LONGEST))
+
+
 def fail(error: ShotlineError) -> None:
     """Say what is wrong and what to do about it."""
-    err.print(f"[bold red]Error:[/] {escape(error.problem)}", soft_wrap=True, highlight=False)
-    err.print(f"[bold]Fix:[/]   {escape(error.fix)}", soft_wrap=True, highlight=False)
+    err.print(Text("Error: ", "bold red"), plain(error.problem), soft_wrap=True, sep="")
+    err.print(Text("Fix:   ", "bold"), plain(error.fix), soft_wrap=True, sep="")
 
 
 @contextmanager

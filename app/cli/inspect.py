@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from app.cli.console import out
+from app.cli.console import out, plain
 from app.cli.options import JsonOption
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def _facts(artifact: "Artifact") -> Table:
     for name, value in {
         "digest": artifact.digest,
         "made": f"{header.created:%Y-%m-%d %H:%M} UTC by Shotline {header.shotline}",
+        "made on": header.made_on,
         "backbone": f"{header.backbone} ({header.backbone_digest})",
         "snapshot": header.snapshot,
         "seed": str(header.seed),
@@ -52,12 +53,12 @@ def _facts(artifact: "Artifact") -> Table:
         "recipe": header.recipe.model_dump_json(),
         "tensors": tensors,
     }.items():
-        table.add_row(name, escape(value))
+        table.add_row(name, plain(value))
     return table
 
 
 def _classes(artifact: "Artifact") -> Table:
     table = Table("Class", "Read as", "Role", "Tuned on", title="Classes")
     for spec, count in zip(artifact.header.classes, artifact.header.n_train, strict=True):
-        table.add_row(escape(spec.name), escape(spec.prompt_name), spec.role, f"{count} images")
+        table.add_row(Text(spec.name), Text(spec.prompt_name), spec.role, f"{count} images")
     return table

@@ -1,13 +1,14 @@
 """Options that several commands share, and what is made of them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from models.errors import BadRecipe, BadView, ShotlineError
+from models.errors import BadInput, BadRecipe, BadView, ShotlineError, file_errors
 
 if TYPE_CHECKING:
     from models.backbone import Backbone
@@ -111,18 +112,43 @@ def split_pairs(
     return result
 
 
+def check_distinct(files: Mapping[str, Path | None]) -> None:
+    """Refuse two options that name one file, of which the last to be written would remain.
+
+    Raises:
+        BadInput: two of `files`, which are by the names of their options, are the same.
+    """
+    first: dict[Path, str] = {}
+    for option, path in files.items():
+        if path is None:
+            continue
+        other = first.setdefault(path.resolve(), option)
+        if other != option:
+            raise BadInput(
+                f"{other} and {option} both name {path}.",
+                fix="Give each a file of its own.",
+                field=option.removeprefix("--"),
+            )
+
+
 def check_output(path: Path, *, force: bool) -> None:
     """Refuse a place that the result could not be written to, before any work is done.
 
     Raises:
-        BadInput: the folder does not exist, or the file does and may not be replaced.
+        BadInput: the folder does not exist, or the file does and may not be replaced, or is a
+            folder.
+        StorageUnusable: the folder cannot be written to.
     """
-    from models.errors import BadInput
-
     if not path.parent.is_dir():
         raise BadInput(
             f"The folder {path.parent} of the output {path.name} does not exist.",
             fix="Create it, or choose another place.",
+            field="out",
+        )
+    if path.is_dir():
+        raise BadInput(
+            f"The output {path} is a folder; a file is written.",
+            fix="Add a file's name to it.",
             field="out",
         )
     if path.exists() and not force:
@@ -131,3 +157,6 @@ def check_output(path: Path, *, force: bool) -> None:
             fix="Choose another name, or replace it with --force.",
             field="out",
         )
+    # Trying is the only sure test: permissions say nothing of a read-only disk, or to root.
+    with file_errors(path, "written"), TemporaryFile(dir=path.parent):
+        pass

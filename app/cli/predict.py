@@ -1,14 +1,14 @@
 """`shotline predict`: a tuned model and photographs in, decisions out. No service is needed."""
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from app.cli.console import err, fail, out
+from app.cli.console import err, fail, out, plain
 from app.cli.options import (
     BackboneOption,
     DeviceOption,
@@ -17,7 +17,7 @@ from app.cli.options import (
     PrecisionOption,
     load,
 )
-from models.errors import BadImage
+from models.errors import BadImage, BadInput
 
 if TYPE_CHECKING:
     from models.predictor import Decision, Predictor
@@ -41,15 +41,15 @@ def predict(
     from models.artifact import read_artifact
     from models.predictor import Predictor
 
-    artifact = read_artifact(model)
+    artifact, photographs = read_artifact(model), list(_expand(images))
     with err.status("Loading the backbone …"):
         loaded = load(backbone or artifact.header.backbone, device, precision, online=online)
     predictor = Predictor(artifact, loaded)
-    results = list(_decide(predictor, images, top_k))
+    results = list(_decide(predictor, photographs, top_k))
     decided = [(path, answer) for path, answer in results if not isinstance(answer, BadImage)]
     if as_json:
         rows = [{"image": str(path)} | answer.model_dump() for path, answer in decided]
-        out.print_json(json.dumps(rows))
+        out.print_json(data=rows, ensure_ascii=True)  # a path can hold what UTF-8 cannot
     else:
         out.print(_table(decided))
     failed = [answer for _, answer in results if isinstance(answer, BadImage)]
@@ -62,7 +62,7 @@ def predict(
 def _decide(
     predictor: "Predictor", images: list[Path], top_k: int | None
 ) -> "Iterator[tuple[Path, Decision | BadImage]]":
-    for path in _expand(images):
+    for path in images:
         try:
             yield path, predictor.predict([path.read_bytes()], top_k=top_k)[0]
         except OSError as error:
@@ -72,24 +72,37 @@ def _decide(
 
 
 def _expand(paths: list[Path]) -> Iterator[Path]:
-    """Replace each folder by the files in it, hidden ones left out."""
+    """Replace each folder by the files in it and in its sub-folders, litter left out."""
+    from models.dataset import is_litter
+
     for path in paths:
-        if path.is_dir():
-            yield from sorted(
-                file for file in path.rglob("*") if file.is_file() and file.name[0] != "."
-            )
-        else:
+        if not path.is_dir():
             yield path
+            continue
+        files = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.is_file() and not any(map(is_litter, file.relative_to(path).parts))
+        ]
+        if not files:
+            raise BadInput(
+                f"The folder {path} holds no photographs.", fix="Check the path.", field="images"
+            )
+        yield from files
 
 
 def _table(decided: "list[tuple[Path, Decision]]") -> Table:
-    table = Table("Image", "Decision", "Class", "Probability")
+    table = Table()
+    table.add_column("Image", overflow="fold")
+    table.add_column("Decision")
+    table.add_column("Class", overflow="fold")
+    table.add_column("Probability")
     for path, answer in decided:
         colour = _COLOURS[answer.decision]
         table.add_row(
-            str(path),
-            f"[{colour}]{answer.decision}[/]",
-            answer.label,
+            plain(path),
+            Text(answer.decision, colour),
+            Text(answer.label),
             f"{answer.probability:.3f}",
         )
     return table

@@ -1,6 +1,5 @@
 """`shotline tune`: a folder of labelled photographs in, a tuned model out. No service is needed."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -8,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from rich.progress import Progress, TaskID
 
-from app.cli.console import PHASES, err, out, progress_bar
+from app.cli.console import PHASES, err, out, plain, progress_bar
 from app.cli.options import (
     BackboneOption,
     DeviceOption,
     JsonOption,
     OnlineOption,
     PrecisionOption,
+    check_distinct,
     check_output,
     load,
     read_recipe,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from models.tuning import TuningProgress
 
 _CHECKPOINT_SECONDS = 5.0
+_MAX_SEED = 2**63 - 1  # the API's limit too, since the database keeps it as a signed integer
 
 
 def tune(
@@ -39,7 +40,9 @@ def tune(
         int | None,
         typer.Option(min=1, help="Tune on so many images of each class; test on all others."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw, the prompts and the folds.")] = 1,
+    seed: Annotated[
+        int, typer.Option(min=0, max=_MAX_SEED, help="Of the draw, the prompts and the folds.")
+    ] = 1,
     ok: Annotated[
         list[str] | None, typer.Option(help="A class of good parts, beside ok, good, normal …")
     ] = None,
@@ -73,9 +76,13 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Tune prompts on a folder of labelled photographs; print the accuracy on what was not used."""
-    for target in (out_file, report):
-        if target is not None:
-            check_output(target, force=force)
+    check_distinct({"--out": out_file, "--report": report, "--checkpoint": checkpoint})
+    check_output(out_file, force=force)
+    if report is not None:
+        check_output(report, force=force)
+    if checkpoint is not None:
+        check_output(checkpoint, force=True)
+    start = _load_checkpoint(checkpoint)
     recipe, view = read_recipe(settings or []), read_view(roi, resize)
     images = _read(folder, ok or [], prompt or [], groups)
 
@@ -98,14 +105,16 @@ def tune(
             view=view,
             store=FolderFeatureStore(features or _default_store()),
             observer=_Observer(bar, checkpoint),
-            checkpoint=_load_checkpoint(checkpoint),
+            checkpoint=start,
         )
         artifact = tuning.run()
     write_artifact(artifact, out_file)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     if report is not None:
-        _write_report(artifact, report)
+        drawn = {"--shots": shots, "--groups": groups}
+        options = [str(part) for pair in drawn.items() if pair[1] is not None for part in pair]
+        _write_report(artifact, report, options)
     _print(artifact, out_file, report, as_json=as_json)
 
 
@@ -144,11 +153,11 @@ def _default_store() -> Path:
 
 
 def _load_checkpoint(path: Path | None) -> "Checkpoint | None":
-    from models.checkpoint import Checkpoint
-
     if path is None or not path.exists():
         return None
-    return Checkpoint.from_bytes(path.read_bytes())
+    from models.checkpoint import read_checkpoint
+
+    return read_checkpoint(path)
 
 
 class _Observer:
@@ -176,25 +185,28 @@ class _Observer:
             self._saved = time.monotonic()
 
 
-def _write_report(artifact: "Artifact", path: Path) -> None:
+def _write_report(artifact: "Artifact", path: Path, options: list[str]) -> None:
     from models.files import write_atomic
     from models.report import ReportData, render_report
+    from models.report.reproduction import command
 
-    write_atomic(path, render_report(ReportData.from_artifact(artifact)).encode())
+    data = ReportData.from_artifact(artifact, command=command(artifact.header, options))
+    write_atomic(path, render_report(data).encode())
 
 
 def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bool) -> None:
     from app.cli.tables import collapse_table, evaluation_table, seconds_table
 
-    header = artifact.header
+    header, metrics = artifact.header, artifact.header.metrics
     if as_json:
         summary = {"artifact": str(path), "digest": artifact.digest}
-        out.print_json(json.dumps(summary | {"metrics": header.metrics.model_dump(mode="json")}))
+        data = summary | {"metrics": metrics.model_dump(mode="json")}
+        out.print_json(data=data, ensure_ascii=True)  # a path can hold what UTF-8 cannot
         return
-    metrics = header.metrics
     out.print(evaluation_table(header.classes, metrics.tuned, metrics.zero_shot))
     out.print(collapse_table(metrics.collapse_before, metrics.collapse_after, len(header.classes)))
     out.print(seconds_table(metrics.seconds))
-    out.print(f"Model   {path}\nDigest  {artifact.digest}", highlight=False, soft_wrap=True)
-    if report is not None:
-        out.print(f"Report  {report}", highlight=False, soft_wrap=True)
+    places = {"Model": path, "Digest": artifact.digest, "Report": report}
+    for name, place in places.items():
+        if place is not None:
+            out.print(plain(f"{name:<8}{place}"), soft_wrap=True)

@@ -8,11 +8,21 @@ from jaxtyping import Float
 from scipy.linalg import helmert
 from torch import Tensor
 
-from models.errors import BadRecipe
+from models.errors import BadDataset, BadRecipe
 
 
 def target_cosine(n_classes: int) -> float:
-    """Return `-1/(K-1)`, the cosine between any two vectors of a simplex ETF of K."""
+    """Return `-1/(K-1)`, the cosine between any two vectors of a simplex ETF of K.
+
+    Raises:
+        BadDataset: fewer than two classes, between which there is no angle.
+    """
+    if n_classes < 2:
+        raise BadDataset(
+            f"A simplex ETF needs at least 2 classes; found {n_classes}.",
+            fix="Add a class, such as one of good parts.",
+            field="classes",
+        )
     return -1.0 / (n_classes - 1)
 
 
@@ -24,8 +34,10 @@ def fit_etf(features: Float[Tensor, "n_classes dim"]) -> Float[Tensor, "n_classe
 
     Raises:
         BadRecipe: more than `dim + 1` classes, for which no simplex ETF exists.
+        BadDataset: fewer than two classes.
     """
     n_classes, dim = features.shape
+    scale = math.sqrt(-n_classes * target_cosine(n_classes))
     if n_classes > dim + 1:
         raise BadRecipe(
             f"No simplex ETF of {n_classes} classes exists in {dim} dimensions;"
@@ -35,4 +47,4 @@ def fit_etf(features: Float[Tensor, "n_classes dim"]) -> Float[Tensor, "n_classe
         )
     basis = torch.from_numpy(np.ascontiguousarray(helmert(n_classes).T)).to(features)
     left, _, right = torch.linalg.svd(basis.T @ features, full_matrices=False)
-    return math.sqrt(n_classes / (n_classes - 1)) * basis @ (left @ right)
+    return scale * basis @ (left @ right)

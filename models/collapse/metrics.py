@@ -18,8 +18,9 @@ from models.collapse.regularizers import class_means, lc_gram, mi_point
 
 
 class CollapseMetrics(BaseModel):
-    """The distance from collapse; every value is 0 at full collapse, `nc4` is 1.
+    """The distance from collapse.
 
+    At full collapse `nc4` is 1, `text_cosine` is `-1/(K-1)`, and every other value is 0.
     Image-side values (`nc1`, `cdnv`, `image_nc2`) cannot move when only text is tuned.
 
     Attributes:
@@ -28,7 +29,9 @@ class CollapseMetrics(BaseModel):
         text_to_image_nc3: the same of the text-to-image products, the paper's quantity.
         nc1: within-class over between-class variability of the image features.
         cdnv: class-distance normalised variance of the image features.
-        nc4: share of images on which text classifier and nearest class mean agree.
+        nc4: share of images on which the text features and the nearest class mean agree. Of the
+            text alone: what an artifact answers with leans on the class means, and would agree for
+            that reason.
         text_equinorm: spread (standard deviation over mean) of the centred text features' lengths.
         text_equiangularity: standard deviation of their pairwise cosines.
         text_cosine: mean raw cosine between two text features; the ETF has `-1/(K-1)`.

@@ -56,6 +56,6 @@ def mi_gram(
 
 
 def _off_diagonal(gram: Float[Tensor, "k k"]) -> Float[Tensor, ""]:
-    """Return the mean of the entries off the diagonal."""
+    """Return the mean of the entries off the diagonal; 0 where there are none."""
     k = gram.shape[0]
-    return (gram.sum() - gram.diagonal().sum()) / (k * (k - 1))
+    return (gram.sum() - gram.diagonal().sum()) / max(1, k * (k - 1))

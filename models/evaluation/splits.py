@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+# scikit-learn takes seeds of 32 bits; torch, NumPy and Shotline's own interfaces take more.
+_SKLEARN_SEEDS = 2**32
+
 
 def draw_shots(
     labels: Sequence[int], groups: Sequence[str], shots: int, seed: int
@@ -42,7 +45,9 @@ def cross_validation_folds(
         len({group for group, other in zip(groups, labels, strict=True) if other == label})
         for label in set(labels)
     ]
-    splitter = StratifiedGroupKFold(min(folds, max(per_class)), shuffle=True, random_state=seed)
+    splitter = StratifiedGroupKFold(
+        min(folds, max(per_class)), shuffle=True, random_state=seed % _SKLEARN_SEEDS
+    )
     with warnings.catch_warnings():
         # A class with fewer images than folds is missing from some test folds, which is harmless.
         warnings.filterwarnings("ignore", message="The least populated class in y has only")

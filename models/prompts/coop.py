@@ -23,8 +23,9 @@ class CoOp(nn.Module):
     class-specific.
 
     Raises:
-        BadName: a class name that does not fit into the tower's positions.
-        BadRecipe: an initial phrase of more tokens than the recipe has context.
+        BadName: a class name that does not fit into the tower's positions, or ends the prompt.
+        BadRecipe: an initial phrase of more tokens than the recipe has context, or one that ends
+            the prompt.
     """
 
     fixed: Float[Tensor, "n_classes length width"]
@@ -40,6 +41,7 @@ class CoOp(nn.Module):
     ) -> None:
         super().__init__()
         tokens = backbone.tokenize([f"{name}." for name in prompt_names])
+        _check_names(prompt_names, tokens)
         lengths = tokens.argmax(dim=-1) + 1  # with start- and end-of-text
         tokens = tokens[:, : int(lengths.max()) + 1]  # one padding token is enough
         _check_lengths(prompt_names, lengths, recipe.n_ctx, backbone.text.context_length)
@@ -73,6 +75,12 @@ def _initial_ctx(
     ctx = noise.to(backbone.device)
     if recipe.ctx_init:
         tokens = backbone.tokenize([recipe.ctx_init])
+        if _is_cut(tokens[0]):
+            raise BadRecipe(
+                f"ctx_init {recipe.ctx_init!r} holds the name of a special token.",
+                fix=_PLAIN_WORDS,
+                field="ctx_init",
+            )
         n_words = int(tokens.argmax(dim=-1)) - 1
         if n_words > recipe.n_ctx:
             raise BadRecipe(
@@ -103,6 +111,26 @@ def _order(
         padding = min(length, n_tokens - 1)
         rows.append(row + [padding] * (positions - len(row)))
     return torch.tensor(rows)
+
+
+# Names of tokens, which the tokenizer would read as the tokens themselves.
+_PLAIN_WORDS = "Write plain words, without <start_of_text> and <end_of_text>."
+
+
+def _check_names(prompt_names: Sequence[str], tokens: Int[Tensor, "n length"]) -> None:
+    for name, row in zip(prompt_names, tokens, strict=True):
+        if _is_cut(row):
+            raise BadName(
+                f"The prompt name {name!r} holds the name of a special token.",
+                fix=_PLAIN_WORDS,
+                field="prompt_name",
+            )
+
+
+def _is_cut(tokens: Int[Tensor, " length"]) -> bool:
+    """Say whether start- or end-of-text, the highest two ids, stand within a text too."""
+    end = tokens.max()
+    return int((tokens >= end - 1).sum()) > 2
 
 
 def _check_lengths(

@@ -68,7 +68,7 @@ class ReportData:
         seconds: wall time of phases outside the tuning, such as `upload`.
         prediction_ms: median time of a prediction, in milliseconds.
         title: what the page is called, such as the project's name.
-        command: what reproduces the tuning; worked out from the header where `None`.
+        command: what reproduces the tuning, to the same digest; `None` where that is not known.
 
     Raises:
         ArtifactMismatch: an evaluation of another number of classes.

@@ -29,7 +29,7 @@ def render_report(data: ReportData) -> str:
             **_results(data),
             **_geometry(data),
             phases=reproduction.phases(data),
-            command=reproduction.command(data),
+            command=data.command or reproduction.command(data.header),
             facts=reproduction.facts(data),
             recipe=reproduction.recipe(data),
         )

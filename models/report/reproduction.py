@@ -2,9 +2,11 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from models.artifact import ArtifactHeader
 from models.classes import default_role, normalise_name
 from models.recipe import Recipe
 from models.report.data import ReportData
@@ -43,14 +45,14 @@ def phases(data: ReportData) -> list[Phase]:
     ]
 
 
-def command(data: ReportData) -> str:
-    """Return the command that tunes this model anew from a folder of the same photographs."""
-    if data.command is not None:
-        return data.command
-    header = data.header
-    parts = ["shotline", "tune", "FOLDER", "--out", "FILE", "--seed", str(header.seed)]
-    if data.header.metrics.tuned.basis == "holdout":
-        parts += ["--shots", str(max(header.n_train))]
+def command(header: ArtifactHeader, options: Sequence[str] = ()) -> str:
+    """Return a `shotline tune` with the header's seed, backbone, recipe, view and classes.
+
+    Args:
+        header: of the artifact.
+        options: what it cannot know, such as how images were drawn or grouped.
+    """
+    parts = ["shotline", "tune", "FOLDER", "--out", "FILE", "--seed", str(header.seed), *options]
     parts += ["--backbone", header.backbone]
     for spec in header.classes:
         if spec.role == "ok" and default_role(spec.name) != "ok":
@@ -58,7 +60,7 @@ def command(data: ReportData) -> str:
         if normalise_name(spec.prompt_name) != normalise_name(spec.name):
             parts += ["--prompt", f"{spec.name}={spec.prompt_name}"]
     if header.view.roi is not None:
-        parts += ["--roi", ",".join(f"{side:g}" for side in header.view.roi)]
+        parts += ["--roi", ",".join(str(side) for side in header.view.roi)]
     if header.view.resize != "fit":
         parts += ["--resize", header.view.resize]
     default: dict[str, Any] = Recipe().model_dump()
@@ -82,6 +84,7 @@ def facts(data: ReportData) -> list[tuple[str, str]]:
         ("View", f"{header.view.resize}, {roi}, decoder {header.view.decoder}"),
         ("Shotline", header.shotline),
         ("Made", f"{header.created:%Y-%m-%d %H:%M} UTC"),
+        ("Made on", header.made_on),
     ]
 
 

@@ -3,19 +3,25 @@
 import errno
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from html import unescape
 from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+import safetensors.torch
 import torch
 from typer.testing import CliRunner, Result
 
 from app.cli.main import app
-from models.checkpoint import Checkpoint, RunCheckpoint
+from models.backbone_source import CONFIG_NAME, STARTER_FOLDER
+from models.checkpoint import Checkpoint, RunCheckpoint, RunIdentity
 
 Run = Callable[..., Result]
 
@@ -53,6 +59,22 @@ def tune(run: Run, tmp_path: Path) -> Run:
         return run("tune", folder, "--out", tmp_path / "model.safetensors", *store, *FAST, *args)
 
     return invoke
+
+
+@pytest.fixture
+def write_backbone(tmp_path: Path) -> Callable[[], Path]:
+    """Return a function that writes the starter with another logit scale, in open_clip's form."""
+
+    def write() -> Path:
+        folder = tmp_path / "backbone"
+        folder.mkdir()
+        shutil.copy(STARTER_FOLDER / CONFIG_NAME, folder)
+        weights = safetensors.torch.load_file(STARTER_FOLDER / "open_clip_model.safetensors")
+        weights["logit_scale"] = weights["logit_scale"] + 1
+        safetensors.torch.save_file(weights, folder / "open_clip_model.safetensors")
+        return folder
+
+    return write
 
 
 def refused(result: Result, *parts: str) -> None:
@@ -125,12 +147,77 @@ def test_emoji_and_japanese_names_are_read_and_shown(tune: Run, run: Run, tmp_pa
     assert "良品" in shown or "傷 🔧" in shown
 
 
-def test_a_report_is_one_page(tune: Run, tmp_path: Path) -> None:
+def test_names_and_paths_are_shown_as_they_are(tune: Run, run: Run, tmp_path: Path) -> None:
+    names = ("[bold]good", ":fire: scratch")
+    folder = write_classes(tmp_path / "[photographs]", *names)
+    model = tmp_path / "[new] :fire: [red].safetensors"
+    tuned = tune(folder, "--out", model, "--report", tmp_path / "[red].html")
+    assert tuned.exit_code == 0, tuned.output
+    assert f"Model   {model}\n" in tuned.stdout
+    assert f"Report  {tmp_path / '[red].html'}\n" in tuned.stdout
+
+    inspected = run("inspect", model).stdout
+    lot = tmp_path / "lot [new]" / "a[/b] :fire:.png"
+    decided = run("predict", model, write_image(lot, 1, COLOURS["good"])).stdout
+    for name in names:
+        assert name in inspected
+    assert any(name in decided for name in names)
+    cells = "".join(line.split("│")[1] for line in decided.splitlines()[3:-1])
+    assert cells.replace(" ", "") == str(lot).replace(" ", "")  # folded, over several lines
+    lot.write_bytes(b"")
+    refused(run("predict", model, lot), str(lot))
+
+
+def test_a_name_that_is_no_utf_8(tune: Run, run: Run, tmp_path: Path) -> None:
+    tune(write_classes(tmp_path / "photographs", "good", "scratch"))
+    model = tmp_path / "model.safetensors"
+    image = Path(os.fsdecode(os.fsencode(tmp_path) + b"/Stra\xdfe.png"))
+    image.write_bytes((tmp_path / "photographs" / "good" / "0.png").read_bytes())
+
+    shown = run("predict", model, image)
+    assert shown.exit_code == 0, shown.output
+    assert "Stra\N{REPLACEMENT CHARACTER}e" in shown.stdout
+    (answer,) = json.loads(run("predict", model, image, "--json").stdout)
+    assert os.fsencode(answer["image"]) == os.fsencode(image)
+
+
+def test_a_folder_of_new_photographs(tune: Run, run: Run, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch")
-    assert tune(folder, "--report", tmp_path / "report.html").exit_code == 0
+    tune(folder)
+    (folder / "good" / "Thumbs.db").write_bytes(b"")
+
+    decided = json.loads(run("predict", tmp_path / "model.safetensors", folder, "--json").stdout)
+    assert [row["image"] for row in decided] == [
+        str(folder / name / f"{number}.png") for name in ("good", "scratch") for number in range(4)
+    ]
+
+
+def test_one_shot_beside_a_holdout(tune: Run, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=6)
+    tuned = tune(folder, "--shots", 1, "--json", "--seed", 2**63 - 1)
+    assert tuned.exit_code == 0, tuned.output
+    measured = json.loads(tuned.stdout)["metrics"]["tuned"]
+    assert (measured["basis"], measured["n_images"]) == ("holdout", 10)
+
+
+def test_a_report_is_one_page_whose_command_gives_the_same_digest(
+    tune: Run, run: Run, tmp_path: Path
+) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=8)
+    (tmp_path / "groups.tsv").write_text("good/0.png\tpart 1\ngood/1.png\tpart 1\n")
+    options = ["--shots", 2, "--groups", tmp_path / "groups.tsv", "--roi", f"0,0,{2 / 3},1"]
+    first = tune(folder, *options, "--json", "--report", tmp_path / "report.html")
+    assert first.exit_code == 0, first.output
     page = (tmp_path / "report.html").read_text()
     assert page.startswith("<!doctype html>")
     assert "scratch" in page
+
+    shown = re.search("<code>shotline (tune .*?)</code>", page)
+    assert shown
+    again = shlex.split(unescape(shown[1]))
+    again[again.index("FOLDER")], again[again.index("FILE")] = str(folder), str(tmp_path / "again")
+    second = run(*again, "--json", "--features", tmp_path / "features")
+    assert json.loads(second.stdout)["digest"] == json.loads(first.stdout)["digest"]
 
 
 def test_a_killed_tuning_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
@@ -236,11 +323,51 @@ class TestBadInput:
     ) -> None:
         folder = write_classes(tmp_path / "photographs", "good", "scratch")
 
+        flush = os.fsync
+
         def full(descriptor: int) -> None:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if ".model.safetensors." in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            flush(descriptor)
 
         monkeypatch.setattr(os, "fsync", full)
-        refused(tune(folder), "disk is full")
+        refused(tune(folder), "disk is full", "model.safetensors")
+        assert any((tmp_path / "features").rglob("*.f32"))
+
+    def test_a_folder_inside_a_class(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        write_classes(folder / "good", "monday")
+        refused(tune(folder), "good holds the folder 'monday'")
+
+    def test_a_group_for_no_image(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        (tmp_path / "groups.tsv").write_text("photographs/good/0.png\tpart 1\n")
+        refused(tune(folder, "--groups", tmp_path / "groups.tsv"), "'photographs/good/0.png'")
+
+    def test_two_options_for_one_file(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        same = tmp_path / "photographs" / ".." / "model.safetensors"
+        for option in ("--report", "--checkpoint"):
+            refused(tune(folder, option, same, "--force"), f"--out and {option} both name")
+
+    def test_places_that_cannot_be_written_to(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        refused(tune(folder, "--out", tmp_path / "no" / "m"), f"{tmp_path / 'no'} of the output m")
+        refused(tune(folder, "--out", folder, "--force"), f"{folder} is a folder")
+        refused(tune(folder, "--checkpoint", folder), f"{folder} is a folder")
+        # Nobody may make a file there, not even root.
+        refused(tune(folder, "--out", "/proc/model"), "/proc/model cannot be written")
+
+    def test_a_feature_store_that_is_a_file(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        (tmp_path / "features").write_bytes(b"no folder")
+        refused(tune(folder), str(tmp_path / "features"), "Not a directory")
+
+    def test_a_seed_that_nothing_can_keep(self, tune: Run, tmp_path: Path) -> None:
+        folder = write_classes(tmp_path / "photographs", "good", "scratch")
+        result = tune(folder, "--seed", 2**63)
+        assert result.exit_code == 2
+        assert "--seed" in result.stderr
 
 
 class TestBadArtifact:
@@ -271,11 +398,34 @@ class TestBadArtifact:
 
     def test_a_checkpoint_of_another_recipe(self, model: Path, tune: Run, tmp_path: Path) -> None:
         ctx, momentum, generator = torch.zeros(3, 1)
-        run = RunCheckpoint(
-            "sha256:other", 1, 1, ctx.clone(), momentum.clone(), generator.byte(), []
-        )
+        identity = RunIdentity(*["sha256:other"] * 5)
+        run = RunCheckpoint(identity, 1, 1, ctx.clone(), momentum.clone(), generator.byte(), [])
         checkpoint = tmp_path / "checkpoint"
         checkpoint.write_bytes(Checkpoint((run,)).to_bytes())
         result = tune(tmp_path / "photographs", "--force", "--checkpoint", checkpoint)
-        refused(result, "the recipe, the images, the seed or the backbone differ")
+        refused(result, "it differs in recipe")
         assert checkpoint.exists()
+
+    def test_a_file_that_is_no_checkpoint_is_left_alone(
+        self, model: Path, tune: Run, tmp_path: Path
+    ) -> None:
+        other = tmp_path / "other.safetensors"
+        model.rename(other)
+        data = other.read_bytes()
+        result = tune(tmp_path / "photographs", "--checkpoint", other)
+        refused(result, f"{other} is no checkpoint", "Name another file")
+        assert other.read_bytes() == data
+
+    def test_an_artifact_of_another_backbone(
+        self, model: Path, run: Run, tmp_path: Path, write_backbone: Callable[[], Path]
+    ) -> None:
+        image = tmp_path / "photographs" / "good" / "0.png"
+        result = run("predict", model, image, "--backbone", f"local-dir:{write_backbone()}")
+        refused(result, "tuned for the backbone 'starter'", "--backbone")
+        assert result.stdout == ""
+
+    def test_a_folder_without_photographs(self, model: Path, run: Run, tmp_path: Path) -> None:
+        (tmp_path / "new" / ".thumbnails").mkdir(parents=True)
+        (tmp_path / "new" / ".thumbnails" / "0.png").write_bytes(b"")
+        (tmp_path / "new" / "Thumbs.db").write_bytes(b"")
+        refused(run("predict", model, tmp_path / "new"), f"{tmp_path / 'new'} holds no photographs")

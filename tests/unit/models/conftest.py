@@ -11,21 +11,16 @@ import PIL.Image
 import pytest
 import torch
 from hypothesis import settings
-from jaxtyping import install_import_hook
 
-# Shapes and types of every argument and result of the core are checked in these tests.
-with install_import_hook("models", "beartype.beartype"):
-    import models.baselines.linear_probe
-    import models.baselines.nearest_class_mean  # noqa: F401
-    from models.artifact import Artifact
-    from models.backbone import Backbone
-    from models.checkpoint import Checkpoint
-    from models.classes import ClassSpec, class_spec
-    from models.dataset import LabelledImage, Split
-    from models.features import FeatureStore, MemoryFeatureStore
-    from models.imaging import View
-    from models.recipe import Recipe
-    from models.tuning import Observer, Tuning
+from models.artifact import Artifact
+from models.backbone import Backbone
+from models.checkpoint import Checkpoint
+from models.classes import ClassSpec, class_spec
+from models.dataset import LabelledImage, Split
+from models.features import FeatureStore, MemoryFeatureStore
+from models.imaging import View
+from models.recipe import Recipe
+from models.tuning import Observer, Tuning
 
 # The same examples in every run, and none that fails because the machine is busy.
 settings.register_profile("core", deadline=None, derandomize=True)
@@ -42,16 +37,23 @@ PIXELS = {
 
 
 def build_clip(
-    *, custom_text: bool = False, causal: bool = True, seed: int = 0, **text: object
+    *,
+    custom_text: bool = False,
+    causal: bool = True,
+    seed: int = 0,
+    quick_gelu: bool = False,
+    vision: dict[str, object] | None = None,
+    **text: object,
 ) -> torch.nn.Module:
-    """Return a random CLIP with an embedding width of 16; `text` changes its text tower."""
+    """Return a random CLIP of embedding width 16; `vision` and `text` change its towers."""
     kind = open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         clip = kind(
             embed_dim=16,
-            vision_cfg=dict(VISION),
+            vision_cfg={**VISION, **(vision or {})},
             text_cfg={**TEXT, "no_causal_mask": not causal, **text},
+            quick_gelu=quick_gelu,
         )
     open_clip.model.set_model_preprocess_cfg(clip, dict(PIXELS))
     return clip.eval()

@@ -1,12 +1,14 @@
 """The artifact: it comes back bit for bit, or it is refused."""
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import pytest
 import safetensors.torch
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -93,18 +95,60 @@ def test_no_prefix_is_an_artifact(artifact: Artifact) -> None:
     whole = artifact.to_bytes()
 
     for end in (*range(64), *range(64, len(whole), 499), len(whole) - 1):
-        with pytest.raises(DamagedArtifact, match="The artifact is damaged"):
+        with pytest.raises(DamagedArtifact, match=r"The artifact is .*damaged"):
             Artifact.from_bytes(whole[:end])
 
 
-@pytest.mark.parametrize("data", [b"\xff" * 50, b"PK\x03\x04" * 20, b"{}" * 30, bytes(80)])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"\xff" * 50, b"PK\x03\x04" * 20, b"{}" * 30, bytes(80)),
+        safetensors.torch.save({"weight": torch.zeros(2)}),
+        safetensors.torch.save({}, metadata={"format": "shotline-checkpoint/1"}),
+    ],
+)
 def test_other_files_are_refused(data: bytes) -> None:
-    with pytest.raises(DamagedArtifact):
+    with pytest.raises(DamagedArtifact, match="The artifact is no tuned model, or") as caught:
         Artifact.from_bytes(data)
+    assert "`shotline tune` wrote" in caught.value.fix
 
 
-def test_a_newer_version_is_refused(artifact: Artifact) -> None:
-    with pytest.raises(ArtifactMismatch, match="format version 2; this Shotline reads up to 1"):
+def test_a_header_that_says_what_cannot_be_is_named_on_one_line(artifact: Artifact) -> None:
+    values = artifact.header.model_dump(mode="json")
+    values["recipe"]["lr"] = -1
+    header = json.dumps(values)
+    checksum = hashlib.sha256(header.encode()).hexdigest()
+
+    with pytest.raises(DamagedArtifact, match=r"header's recipe\.lr: Input should be gr") as caught:
+        Artifact.from_bytes(with_metadata(artifact, header=header, checksum=checksum))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"classes": 2}, "2 classes have 3 rows of class_embeddings"),
+        ({"n_train": 4}, "3 classes have 4 rows of n_train"),
+        ({"zero_shot_features": 2}, "3 classes have 2 rows of zero_shot_features"),
+    ],
+)
+def test_classes_counts_and_rows_must_be_as_many(
+    artifact: Artifact, changes: dict[str, int], problem: str
+) -> None:
+    header, tensors = artifact.header, dict(artifact.tensors)
+    for name, count in changes.items():
+        if name in tensors:
+            tensors[name] = tensors[name][:count]
+        else:
+            longer = [*getattr(header, name), getattr(header, name)[0]]
+            header = header.model_copy(update={name: longer[:count]})
+
+    with pytest.raises(DamagedArtifact, match=problem):
+        Artifact.from_bytes(Artifact(header, tensors).to_bytes())
+
+
+def test_another_version_is_refused(artifact: Artifact) -> None:
+    with pytest.raises(ArtifactMismatch, match="format version 2; this Shotline reads 1"):
         Artifact.from_bytes(with_metadata(artifact, format_version="2"))
 
 
@@ -128,7 +172,7 @@ def test_a_tensor_that_is_missing_is_named(artifact: Artifact) -> None:
     metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     part = {name: tensor for name, tensor in artifact.tensors.items() if name != "ctx"}
 
-    with pytest.raises(DamagedArtifact, match="ctx"):
+    with pytest.raises(DamagedArtifact, match=r"The artifact is damaged: it lacks ctx\."):
         Artifact.from_bytes(safetensors.torch.save(part, metadata=metadata))
 
 
@@ -142,6 +186,7 @@ def test_a_tensor_that_is_missing_is_named(artifact: Artifact) -> None:
         ("logit_scale", 1.0, True),
         ("backbone", "another/form", False),
         ("shotline", "9.9", False),
+        ("made_on", "another processor", False),
     ],
 )
 def test_the_digest_covers_what_it_answers_with(

@@ -109,6 +109,29 @@ def test_the_digest_changes_with_a_single_weight(backbone: Backbone) -> None:
 
 @pytest.mark.parametrize(
     "values",
+    [
+        {"causal": False},
+        {"heads": 4},
+        {"quick_gelu": True},
+        {"act_kwargs": {"approximate": "tanh"}},
+        {"norm_kwargs": {"eps": 1e-6}},
+        {"vision": {"head_width": 8}},
+        {"vision": {"pool_type": "avg"}},
+    ],
+)
+def test_the_digest_changes_with_the_architecture_where_the_weights_do_not(
+    backbone: Backbone, values: dict[str, Any]
+) -> None:
+    clip, usual = build_clip(**values), build_clip()
+
+    weights = usual.state_dict()
+    assert clip.state_dict().keys() == weights.keys()
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in clip.state_dict().items())
+    assert wrap(clip).digest != backbone.digest
+
+
+@pytest.mark.parametrize(
+    "values",
     [{"mean": (0.5, 0.5, 0.4)}, {"std": (0.2, 0.25, 0.25)}, {"interpolation": "bilinear"}],
 )
 def test_the_digest_changes_with_the_preprocessing(

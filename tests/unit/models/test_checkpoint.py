@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import safetensors.torch
@@ -9,14 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.checkpoint import Checkpoint, RunCheckpoint, run_identity
-from models.errors import CheckpointMismatch, DamagedArtifact
+from models.checkpoint import Checkpoint, RunCheckpoint, RunIdentity, read_checkpoint
+from models.errors import CheckpointMismatch, DamagedArtifact, StorageUnusable
 
 
 def run(number: int) -> RunCheckpoint:
     generator = torch.Generator().manual_seed(number)
     return RunCheckpoint(
-        identity=f"sha256:{number:064d}",
+        identity=RunIdentity("recipe", "backbone", "names", f"images {number}", "seed"),
         epoch=number,
         step=10 * number,
         ctx=torch.randn(2, 4, 8, generator=generator),
@@ -62,7 +63,7 @@ def test_a_run_replaces_itself_and_forgets_what_came_after() -> None:
 
 def test_no_prefix_is_a_checkpoint() -> None:
     for end in range(0, len(BYTES), 97):
-        with pytest.raises(DamagedArtifact, match=f"checkpoint of {end} bytes is damaged"):
+        with pytest.raises(DamagedArtifact, match=rf"checkpoint is .* \({end} bytes\)"):
             Checkpoint.from_bytes(BYTES[:end])
 
 
@@ -81,18 +82,49 @@ def test_a_changed_byte_is_noticed(position: int, flip: int) -> None:
 @pytest.mark.parametrize(
     "metadata",
     [
-        {},
-        {"format": "shotline-checkpoint/2", "runs": "[]", "checksum": ""},
         {"format": "shotline-checkpoint/1", "runs": "[]", "checksum": "0"},
         {"format": "shotline-checkpoint/1", "runs": "[]"},
+        {"format": "shotline-checkpoint/1", "checksum": ""},
     ],
 )
-def test_a_file_of_another_kind_is_refused(metadata: dict[str, str]) -> None:
+def test_a_checkpoint_that_is_not_what_was_written_is_damaged(metadata: dict[str, str]) -> None:
     data = safetensors.torch.save({"0.ctx": torch.zeros(1)}, metadata=metadata)
 
-    with pytest.raises(DamagedArtifact, match="checkpoint") as caught:
+    with pytest.raises(DamagedArtifact, match="The checkpoint is damaged") as caught:
         Checkpoint.from_bytes(data)
-    assert "starts from the beginning" in caught.value.fix
+    assert caught.value.fix.startswith("Delete it")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xd8\xff\xe0 a photograph",
+        safetensors.torch.save({"0.ctx": torch.zeros(1)}),
+        safetensors.torch.save({}, metadata={"format_version": "1"}),
+        safetensors.torch.save({}, metadata={"format": "shotline-checkpoint/2", "runs": "[]"}),
+    ],
+)
+def test_nobody_is_told_to_delete_a_file_of_another_kind(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(data)
+
+    with pytest.raises(DamagedArtifact, match=rf"checkpoint {path} is no checkpoint") as caught:
+        read_checkpoint(path)
+    assert "elete" not in caught.value.fix
+    assert path.read_bytes() == data
+
+
+def test_a_checkpoint_file_is_read_or_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    path.write_bytes(BYTES)
+    assert contents(read_checkpoint(path)) == contents(WHOLE)
+
+    path.write_bytes(BYTES[:-1])
+    with pytest.raises(DamagedArtifact, match=f"The checkpoint {path} is damaged"):
+        read_checkpoint(path)
+    with pytest.raises(StorageUnusable, match=f"{tmp_path} cannot be read: Is a directory"):
+        read_checkpoint(tmp_path)
 
 
 def test_a_header_that_is_no_object_is_refused() -> None:
@@ -103,9 +135,13 @@ def test_a_header_that_is_no_object_is_refused() -> None:
 
 
 def test_a_run_is_checked_by_its_identity() -> None:
-    run(1).check(run(1).identity)
-    with pytest.raises(CheckpointMismatch, match="belongs to the run sha256:000000000000…"):
+    mine = run(1).identity
+    run(1).check(mine)
+
+    with pytest.raises(CheckpointMismatch, match=r"another run: it differs in images\."):
         run(1).check(run(2).identity)
+    with pytest.raises(CheckpointMismatch, match=r"it differs in recipe and prompt names\."):
+        run(1).check(mine._replace(recipe="other", prompt_names="other"))
 
 
 def test_everything_that_decides_a_run_is_in_its_identity() -> None:
@@ -118,17 +154,21 @@ def test_everything_that_decides_a_run_is_in_its_identity() -> None:
         features: torch.Tensor = features,
         labels: torch.Tensor = labels,
         seed: int = 0,
-    ) -> str:
+    ) -> RunIdentity:
         generator = torch.Generator().manual_seed(seed)
-        return run_identity(recipe, backbone, list(names), features, labels, generator)
+        return RunIdentity.of(recipe, backbone, list(names), features, labels, generator)
 
-    changed = [
-        identity(recipe="s"),
-        identity(backbone="c"),
-        identity(names="xz"),
-        identity(features=2 * features),
-        identity(labels=labels.flip(0)),
-        identity(seed=1),
-    ]
-    assert len({identity(), *changed}) == 7
-    assert identity() == identity()
+    changed = {
+        "recipe": [identity(recipe="s")],
+        "backbone": [identity(backbone="c")],
+        "prompt_names": [identity(names="xz")],
+        "images": [identity(features=2 * features), identity(labels=labels.flip(0))],
+        "seed": [identity(seed=1)],
+    }
+    usual = identity()
+    assert usual == identity()
+    assert tuple(changed) == RunIdentity._fields
+    for field, others in changed.items():
+        for other in others:
+            assert other != usual
+            assert other == usual._replace(**{field: getattr(other, field)})

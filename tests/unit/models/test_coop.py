@@ -150,8 +150,27 @@ def test_a_phrase_that_does_not_fit_the_context_is_refused(backbone: Backbone) -
     assert "set n_ctx to 4" in caught.value.fix
 
 
-@pytest.mark.parametrize("name", ["🔥", "表面のきず", "é", "a<end_of_text>b", "{}", "\u200b"])
-def test_names_of_any_script_are_encoded(backbone: Backbone, name: str) -> None:
-    coop = learner(backbone, ["cat", name])
+@pytest.mark.parametrize("name", ["🔥", "表面のきず", "é", "{}", "\u200b", "a [b] c"])
+def test_a_name_of_any_script_is_read_whole(backbone: Backbone, name: str) -> None:
+    coop = learner(backbone, ["cat", name], class_specific=False)
 
-    assert features(backbone, coop).isfinite().all()
+    ids = words(backbone, f"{name}.")
+    start = 1 + len(coop.ctx)
+    assert torch.equal(
+        coop().embeddings[1, start : start + len(ids) + 1], embeddings(backbone, *ids, 49407)
+    )
+    cat, other = features(backbone, coop)
+    assert float(cat @ other) < 0.999
+
+
+@pytest.mark.parametrize(
+    "text", ["a<end_of_text>b", "<START_OF_TEXT>", "a &lt;end_of_text&gt;", "<end_of_text>"]
+)
+def test_a_text_that_would_end_the_prompt_is_named(backbone: Backbone, text: str) -> None:
+    with pytest.raises(
+        BadName, match=r"prompt name .* holds the name of a special token"
+    ) as caught:
+        learner(backbone, ["cat", text])
+    assert repr(text) in caught.value.problem
+    with pytest.raises(BadRecipe, match=r"ctx_init .* holds the name of a special token"):
+        learner(backbone, NAMES, ctx_init=text)

@@ -13,6 +13,7 @@ from models.dataset import (
     LabelledImage,
     Split,
     check_images,
+    has_holdout,
     read_folder,
     read_groups,
     snapshot_digest,
@@ -60,11 +61,19 @@ def test_litter_is_passed_over(photographs: Photographs) -> None:
     root = photographs()
     for name in ("Thumbs.db", "good/.DS_Store", "good/desktop.ini", ".hidden", "readme.txt"):
         (root / name).write_bytes(b"no image")
-    for name in (".git", "good/more"):
+    for name in (".git", "good/.thumbnails"):
         (root / name).mkdir()
-    (root / "good" / "more" / "0.png").write_bytes(encode(noise_image(7, (9, 9, 9))))
 
     assert read_folder(root).counts() == [4, 4, 4]
+
+
+def test_a_folder_inside_a_class_is_not_passed_over(photographs: Photographs) -> None:
+    root = photographs()
+    (root / "good" / "more").mkdir()
+
+    with pytest.raises(BadDataset, match=rf"{root}/good holds the folder 'more'") as caught:
+        read_folder(root)
+    assert f"Move them into {root}/good" in caught.value.fix
 
 
 def test_a_repeated_image_counts_once(photographs: Photographs) -> None:
@@ -193,9 +202,18 @@ def test_names_of_any_script_from_folder_to_artifact(
     assert again.digest == artifact.digest
 
 
-def test_groups_are_given_by_path(photographs: Photographs, tmp_path: Path) -> None:
+TSV = "good/0.png\tpart 1\ngood/1.png\tpart 1\nstain/0.png\t部品 2\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [(TSV, "utf-8"), (TSV.rstrip(), "utf-8"), (TSV.replace("\n", "\r\n"), "utf-8-sig")],
+)
+def test_groups_are_given_by_path(
+    photographs: Photographs, tmp_path: Path, text: str, encoding: str
+) -> None:
     root, path = photographs(), tmp_path / "groups.tsv"
-    path.write_text("good/0.png\tpart 1\ngood/1.png\tpart 1\nstain/0.png\t部品 2\n", "utf-8")
+    path.write_text(text, encoding)
 
     groups = read_groups(path)
     assert groups == {"good/0.png": "part 1", "good/1.png": "part 1", "stain/0.png": "部品 2"}
@@ -207,8 +225,10 @@ def test_groups_are_given_by_path(photographs: Photographs, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"good/0.png\tpart 1\ngood/1.png\n", "Line 2 of .* has 1 columns; 2 are expected"),
-        (b"good/0.png\ta\tb\n", "Line 1 of .* has 3 columns"),
+        (b"good/0.png\tpart 1\ngood/1.png\n", "Line 2 of .* is 'good/1.png'; a path, a tab and"),
+        (b"good/0.png\ta\tb\n", "Line 1 of .* is 'good/0.png..a..b'"),
+        (b"good/0.png\ta\n\n", "Line 2 of .* is ''"),
+        (b"good/0.png\t\n", "Line 1 of .* is 'good/0.png..'"),
         (b"good/0.png\t\xff\n", "cannot be read: .*utf-8"),
     ],
 )
@@ -221,9 +241,63 @@ def test_a_bad_group_file(tmp_path: Path, content: bytes, problem: str) -> None:
     assert "a tab and a group" in caught.value.fix
 
 
+def test_quotes_are_letters_of_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "groups.tsv"
+    path.write_text('good/5".png\t"a\ngood/"6".png\tb"\n', "utf-8")
+
+    assert read_groups(path) == {'good/5".png': '"a', 'good/"6".png': 'b"'}
+
+
+def test_a_path_that_stands_twice_in_a_group_file(tmp_path: Path) -> None:
+    path = tmp_path / "groups.tsv"
+    path.write_text("good/0.png\ta\ngood/1.png\ta\ngood/0.png\tb\n", "utf-8")
+
+    with pytest.raises(BadDataset, match=r"Line 3 of .* names 'good/0.png' a second time"):
+        read_groups(path)
+
+
+@pytest.mark.parametrize("name", ["Good/0.png", "good\\0.png", "0.png", "good/.hidden"])
+def test_a_group_for_a_path_that_is_no_image(photographs: Photographs, name: str) -> None:
+    root = photographs()
+    (root / "good" / ".hidden").write_bytes(b"")
+
+    with pytest.raises(BadDataset, match=r"\(1 of 2 such paths\)") as caught:
+        read_folder(root, groups={"good/0.png": "part 1", name: "part 1"})
+    assert f"{name!r}, which is no image under {root}" in caught.value.problem
+    assert caught.value.field == "groups"
+
+
+def test_copies_of_an_image_are_of_one_group(photographs: Photographs) -> None:
+    root = photographs()
+    (root / "good" / "copy.png").write_bytes((root / "good" / "0.png").read_bytes())
+
+    groups = {"good/0.png": "part 1", "good/copy.png": "part 1"}
+    assert read_folder(root, groups=groups).counts() == [4, 4, 4]
+    with pytest.raises(BadDataset, match=r"'part 1' \(good/0.png\) and 'part 2' \(good/copy.png\)"):
+        read_folder(root, groups=groups | {"good/copy.png": "part 2"})
+
+
 def test_a_missing_group_file(tmp_path: Path) -> None:
     with pytest.raises(BadDataset, match=r"nothing\.tsv cannot be read: .*No such file"):
         read_groups(tmp_path / "nothing.tsv")
+
+
+HELD_OUT = draw_images(5, 5, 5, split="holdout", first=100)
+
+
+def test_the_holdout_counts_where_every_class_has_five_groups_of_it() -> None:
+    assert has_holdout(CLASSES, HELD_OUT)
+    assert not has_holdout(CLASSES, HELD_OUT[1:])
+    assert not has_holdout(CLASSES, draw_images(9, 9, 9))
+
+
+def test_one_image_of_each_class_is_enough_beside_a_holdout() -> None:
+    check_images(CLASSES, [*draw_images(1, 1, 1), *HELD_OUT])
+
+    with pytest.raises(BadDataset, match=r"'stain' has 0 training .* at least 1 part are needed"):
+        check_images(CLASSES, [*draw_images(1, 1, 0), *HELD_OUT])
+    with pytest.raises(BadDataset, match=r"'good' has 1 training .* at least 2 parts"):
+        check_images(CLASSES, [*draw_images(1, 1, 1), *HELD_OUT[:-1]])
 
 
 @pytest.mark.parametrize(

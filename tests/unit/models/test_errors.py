@@ -16,7 +16,14 @@ from models.checkpoint import Checkpoint
 from models.classes import check_classes, class_spec
 from models.collapse.etf import fit_etf
 from models.dataset import check_images, read_folder, read_groups
-from models.errors import Cancelled, ShotlineError, StorageFull, storage_errors
+from models.errors import (
+    Cancelled,
+    ShotlineError,
+    StorageFull,
+    StorageUnusable,
+    file_errors,
+    storage_errors,
+)
 from models.imaging import View, decode
 from models.pixels import to_pixels
 from models.recipe import Recipe
@@ -58,7 +65,7 @@ REFUSALS: dict[str, tuple[Callable[[], object], str]] = {
     "tag": (lambda: BackboneSource.parse("ViT-B-32/x"), "'x' of ViT-B-32"),
     "backbone folder": (lambda: load_backbone(f"local-dir:{NOWHERE}"), str(NOWHERE)),
     "checkpoint file": (lambda: load_backbone(f"ViT-B-32@{NOWHERE}"), str(NOWHERE)),
-    "artifact": (lambda: Artifact.from_bytes(b"12345678"), "The artifact is damaged"),
+    "artifact": (lambda: Artifact.from_bytes(b"12345678"), "The artifact is no tuned model"),
     "no artifact": (lambda: read_artifact(NOWHERE), str(NOWHERE)),
     "checkpoint": (lambda: Checkpoint.from_bytes(b"12345678"), "8 bytes"),
 }
@@ -101,6 +108,14 @@ def test_a_full_disk_is_an_error_of_the_tree(tmp_path: Path, code: int) -> None:
 def test_other_errors_of_the_system_are_left_alone(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), storage_errors(tmp_path):
         raise PermissionError(errno.EACCES, "not yours")
+
+
+def test_whatever_the_system_says_of_a_file_is_an_error_of_the_tree(tmp_path: Path) -> None:
+    problem = f"{tmp_path} cannot be read: Is a directory"
+    with pytest.raises(StorageUnusable, match=problem), file_errors(tmp_path, "read"):
+        tmp_path.read_bytes()
+    with pytest.raises(StorageFull), file_errors(tmp_path, "written"):
+        raise OSError(errno.ENOSPC, "no room")
 
 
 def test_cancelled_says_how_to_go_on() -> None:

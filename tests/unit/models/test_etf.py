@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.collapse.etf import fit_etf, target_cosine
-from models.errors import BadRecipe
+from models.errors import BadDataset, BadRecipe
 from tests.unit.models.matrices import TRIANGLE, random_matrix, random_rotation
 
 GRAMS = {
@@ -24,6 +24,12 @@ GRAMS = {
 @pytest.mark.parametrize(("k", "cosine"), [(2, -1.0), (3, -0.5), (4, -1 / 3), (11, -0.1)])
 def test_the_target_cosine_by_hand(k: int, cosine: float) -> None:
     assert target_cosine(k) == pytest.approx(cosine)
+
+
+def test_one_class_has_no_frame() -> None:
+    for refused in (lambda: target_cosine(1), lambda: fit_etf(torch.ones(1, 4))):
+        with pytest.raises(BadDataset, match="needs at least 2 classes; found 1"):
+            refused()
 
 
 @pytest.mark.parametrize("k", GRAMS)

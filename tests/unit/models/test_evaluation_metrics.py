@@ -55,7 +55,16 @@ def test_macro_accuracy_is_the_mean_of_the_classes() -> None:
 
     assert measured.value == pytest.approx((0.9 + 0 + 0.5) / 3)
     assert measured.low < measured.value < measured.high
-    assert macro_accuracy([9, 0, 1], [10, 1, 2]) == measured
+
+
+def test_the_interval_of_a_macro_accuracy_by_hand() -> None:
+    # Jeffreys: 5 of 10 is 0.5 within 0.2235 and 0.7765, 10 of 10 is 1 within 0.7828 and 1.
+    # Half the root of 0.2765² + 0.2172² is 0.1758, half the root of 0.2765² + 0² is 0.1382.
+    measured = macro_accuracy([5, 10], [10, 10])
+
+    assert measured.value == 0.75
+    assert measured.low == pytest.approx(0.75 - 0.1758, abs=1e-4)
+    assert measured.high == pytest.approx(0.75 + 0.1382, abs=1e-4)
 
 
 def test_macro_accuracy_of_one_class_has_its_jeffreys_interval() -> None:

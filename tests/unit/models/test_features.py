@@ -10,7 +10,7 @@ from torch import Tensor
 
 from models.backbone import IMAGE_BATCH, Backbone
 from models.dataset import LabelledImage
-from models.errors import BadImage, Cancelled, StorageFull
+from models.errors import BadImage, Cancelled, StorageFull, StorageUnusable
 from models.features import (
     FeatureKey,
     FeatureStore,
@@ -106,6 +106,30 @@ def test_a_full_disk_leaves_nothing_half_written(
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_a_store_that_cannot_be_used_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "features"
+    file.write_bytes(b"a file where a folder is meant")
+    store = FolderFeatureStore(file)
+
+    with pytest.raises(StorageUnusable, match=f"{file}.* cannot be read: Not a directory"):
+        store.get(KEY)
+    with pytest.raises(StorageUnusable, match=f"{file}.* cannot be written: "):
+        store.put(KEY, FEATURE)
+
+
+def test_a_store_that_may_not_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mkdir(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    store = FolderFeatureStore(tmp_path / "features")
+    assert store.get(KEY) is None
+    with pytest.raises(StorageUnusable, match="cannot be written: Read-only file system"):
+        store.put(KEY, FEATURE)
+
+
 def test_images_are_encoded_once(
     backbone: Backbone,
     any_store: FeatureStore,
@@ -190,12 +214,16 @@ def test_a_bad_image_is_refused(backbone: Backbone, store: MemoryFeatureStore) -
         image_features([labelled(0, b"no image")], backbone, View(), store)
 
 
-def test_features_of_another_arithmetic_are_kept_apart(backbone: Backbone) -> None:
+def test_features_of_another_arithmetic_or_device_are_kept_apart(
+    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
     half = Backbone(build_clip(), backbone.tokenize, source="tiny", device="cpu", precision="bf16")
 
     assert half.digest == backbone.digest
-    assert feature_space(backbone) == backbone.digest
-    assert feature_space(half) == f"{backbone.digest} bf16"
+    assert feature_space(backbone) == f"{backbone.digest} cpu fp32"
+    assert feature_space(half) == f"{backbone.digest} cpu bf16"
+    monkeypatch.setattr(backbone, "device", torch.device("cuda", 0))
+    assert feature_space(backbone) == f"{backbone.digest} cuda fp32"
 
 
 def test_what_the_core_gives_fits_its_protocols(tmp_path: Path) -> None:

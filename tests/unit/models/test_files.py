@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from models.errors import StorageFull
+from models.errors import StorageFull, StorageUnusable
 from models.files import write_atomic
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -40,7 +40,7 @@ FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "write": lambda patch: patch.setattr(os, "fdopen", FullFile),
     "fsync": lambda patch: patch.setattr(os, "fsync", fails),
     "rename": lambda patch: patch.setattr(Path, "replace", fails),
-    "create": lambda patch: patch.setattr("tempfile.mkstemp", fails),
+    "create": lambda patch: patch.setattr(os, "open", fails),
 }
 
 
@@ -104,13 +104,31 @@ def test_bytes_and_rename_are_flushed_before_it_returns(
     assert flushed[1] == tmp_path.name
 
 
-def test_other_faults_clean_up_and_pass_through(
+def test_other_faults_clean_up_and_name_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(_: int) -> None:
         raise OSError(errno.EIO, "bad disk")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OSError, match="bad disk"):
+    with pytest.raises(StorageUnusable, match="model cannot be written: bad disk"):
         write_atomic(tmp_path / "model", b"new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+
+    with pytest.raises(StorageUnusable, match="model cannot be written: Is a directory"):
+        write_atomic(tmp_path / "model", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_others_may_read_it_as_the_umask_says(tmp_path: Path, mask: int, mode: int) -> None:
+    before = os.umask(mask)
+    try:
+        write_atomic(tmp_path / "model", b"new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model").stat().st_mode & 0o777 == mode

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from models.artifact import Artifact
 from models.backbone import Backbone
 from models.classes import class_spec
-from models.errors import ArtifactMismatch, BadImage
+from models.errors import ArtifactMismatch, BadImage, BadView
 from models.features import MemoryFeatureStore, image_features
 from models.imaging import View
 from models.pixels import to_pixels
@@ -159,6 +159,16 @@ def test_another_backbone_is_refused(artifact: Artifact, other_backbone: Backbon
     assert artifact.header.backbone_digest[:19] in caught.value.problem
     assert caught.value.field == "backbone"
     assert "--backbone" in caught.value.fix
+
+
+def test_another_decoder_is_refused_before_any_image(
+    artifact: Artifact, backbone: Backbone
+) -> None:
+    view = View(decoder="pillow/99")
+    other = Artifact(artifact.header.model_copy(update={"view": view}), artifact.tensors)
+
+    with pytest.raises(BadView, match="'pillow/99'"):
+        Predictor(other, backbone)
 
 
 def test_bytes_that_are_no_image_are_refused(

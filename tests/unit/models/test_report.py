@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 import torch
 
-from app.cli.options import read_recipe
+from app.cli.options import read_recipe, read_view
 from models.backbone import Backbone
 from models.dataset import read_folder
 from models.errors import ArtifactMismatch, BadImage
@@ -278,13 +278,25 @@ def test_the_command_gives_the_recipe_back() -> None:
     recipe = Recipe(
         steps=40, ctx_init=None, class_specific=False, lc_form="anchored", lr=0.25, lc_weight=2.0
     )
-    parts = shlex.split(command(sample_report(("it's ok", "a b"), recipe=recipe)))
+    header = sample_report(("it's ok", "a b"), recipe=recipe).header
+    parts = shlex.split(command(header, ["--shots", "6"]))
     settings = [value for flag, value in pairwise(parts) if flag == "--set"]
     assert read_recipe(settings) == recipe
     assert parts[:4] == ["shotline", "tune", "FOLDER", "--out"]
     assert parts[parts.index("--shots") + 1] == "6"
-    assert "--shots" not in command(sample_report(("a", "b"), basis="out-of-fold"))
-    assert command(sample_report(("a", "b"), command="make demo")) == "make demo"
+    assert "--shots" not in command(header)
+
+
+def test_the_page_promises_the_digest_of_a_command_that_it_was_given() -> None:
+    promise = "give the same model digest on the same kind of machine"
+    given = render_report(sample_report(("a", "b"), command="make demo"))
+    assert "<code>make demo</code>" in given
+    assert promise in given
+
+    derived = render_report(sample_report(("a", "b")))
+    assert "<code>shotline tune FOLDER --out FILE --seed 7 --backbone" in derived
+    assert promise not in derived
+    assert "x86_64 AVX2, fp32, PyTorch 2.14.1" in derived
 
 
 def test_the_command_names_roles_prompts_and_view() -> None:
@@ -293,14 +305,15 @@ def test_the_command_names_roles_prompts_and_view() -> None:
     header = data.header.model_copy(
         update={
             "classes": [first, data.header.classes[1]],
-            "view": View(roi=(0.1, 0, 0.9, 1), resize="crop"),
+            "view": View(roi=(1 / 3, 0, 0.9, 1), resize="crop"),
         }
     )
-    parts = shlex.split(command(replace(data, header=header)))
+    parts = shlex.split(command(header))
     assert parts[-8:] == [
         *("--ok", "合格", "--prompt", "合格=clean part"),
-        *("--roi", "0.1,0,0.9,1", "--resize", "crop"),
+        *("--roi", "0.3333333333333333,0.0,0.9,1.0", "--resize", "crop"),
     ]
+    assert read_view(parts[-3], "crop") == header.view
 
 
 def test_phases_stand_in_the_order_in_which_they_happen() -> None:

@@ -4,7 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from models.evaluation.splits import cross_validation_folds, draw_shots
@@ -21,7 +21,7 @@ def labelled_groups(draw: st.DrawFn) -> tuple[list[int], list[str]]:
     return labels, groups
 
 
-@given(labelled_groups(), st.integers(2, 6), st.integers(0, 99))
+@given(labelled_groups(), st.integers(2, 6), st.integers(0, 2**63 - 1))
 def test_folds(data: tuple[list[int], list[str]], folds: int, seed: int) -> None:
     labels, groups = data
     pairs = cross_validation_folds(labels, groups, folds, seed)
@@ -32,6 +32,31 @@ def test_folds(data: tuple[list[int], list[str]], folds: int, seed: int) -> None
         assert sorted(train + test) == list(range(len(labels)))
         assert not {groups[index] for index in train} & {groups[index] for index in test}
         assert {labels[index] for index in train} == set(labels)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9)), min_size=8, max_size=40),
+    st.integers(2, 6),
+    st.integers(0, 99),
+)
+def test_a_part_that_shows_several_classes_stays_on_one_side(
+    pairs: list[tuple[int, int]], folds: int, seed: int
+) -> None:
+    labels, groups = [label for label, _ in pairs], [f"part {part}" for _, part in pairs]
+    parts = {
+        label: {g for g, other in zip(groups, labels, strict=True) if other == label}
+        for label in labels
+    }
+    assume(max(len(members) for members in parts.values()) > 1)
+
+    made = cross_validation_folds(labels, groups, folds, seed)
+    assert sorted(index for _, test in made for index in test) == list(range(len(labels)))
+    for train, test in made:
+        assert sorted(train + test) == list(range(len(labels)))
+        assert not {groups[index] for index in train} & {groups[index] for index in test}
+
+    drawn, left = draw_shots(labels, groups, 2, seed)
+    assert not {groups[index] for index in drawn} & {groups[index] for index in left}
 
 
 def test_folds_are_stratified() -> None:
@@ -55,7 +80,7 @@ def test_folds_are_their_seeds() -> None:
     assert one != other
 
 
-@given(labelled_groups(), st.integers(1, 8), st.integers(0, 99))
+@given(labelled_groups(), st.integers(1, 8), st.integers(0, 2**63 - 1))
 def test_shots(data: tuple[list[int], list[str]], shots: int, seed: int) -> None:
     labels, groups = data
     drawn, left = draw_shots(labels, groups, shots, seed)

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from models.backbone import Backbone
 from models.checkpoint import Checkpoint, RunCheckpoint
-from models.errors import BadRecipe, Cancelled, CheckpointMismatch
+from models.errors import BadDataset, BadRecipe, Cancelled, CheckpointMismatch
 from models.loss import EpochRecord, TrainingSet
 from models.recipe import Recipe
 from models.tuner import Callback, Tuner
@@ -89,7 +89,6 @@ def test_a_weight_moves_what_it_weighs(start: Callable[..., Tuner]) -> None:
 
 def test_epochs_and_steps_are_counted(start: Callable[..., Tuner]) -> None:
     tuner = start()
-    assert (tuner.steps_per_epoch, tuner.epochs) == (3, 3)
     tuner.run()
 
     # 10 images in batches of 4: three steps an epoch, and the last epoch is cut short.
@@ -154,15 +153,17 @@ def test_a_checkpoint_of_another_run_is_refused(
     relabelled = TrainingSet(NAMES, data.features, data.labels.flip(0))
     renamed = TrainingSet([*NAMES[:2], "dirt"], data.features, data.labels)
 
-    for changed in (flipped, relabelled, renamed):
-        with pytest.raises(CheckpointMismatch, match="the recipe, the images, the seed"):
-            start(data=changed, checkpoint=checkpoint)
-    with pytest.raises(CheckpointMismatch, match=checkpoint.identity[:19]):
-        start(1, checkpoint=checkpoint)
-    with pytest.raises(CheckpointMismatch):
-        start(lr=0.2, checkpoint=checkpoint)
-    with pytest.raises(CheckpointMismatch):
-        start(backbone=other_backbone, checkpoint=checkpoint)
+    others: list[tuple[str, dict[str, Any]]] = [
+        ("images", {"data": flipped}),
+        ("images", {"data": relabelled}),
+        ("prompt names", {"data": renamed}),
+        ("seed", {"seed": 1}),
+        ("recipe", {"lr": 0.2}),
+        ("backbone", {"backbone": other_backbone}),
+    ]
+    for what, other in others:
+        with pytest.raises(CheckpointMismatch, match=rf"it differs in {what}\."):
+            start(**other, checkpoint=checkpoint)
 
 
 def test_callbacks_are_called_in_order_at_the_end_of_every_epoch(
@@ -196,18 +197,30 @@ def test_cancelled_stops_the_loop(start: Callable[..., Tuner]) -> None:
     assert torch.get_num_threads() == threads
 
 
-def test_the_recipe_says_how_many_threads(start: Callable[..., Tuner]) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_recipe_says_how_many_threads_run_the_text_tower(
+    start: Callable[..., Tuner],
+    backbone: Backbone,
+    monkeypatch: pytest.MonkeyPatch,
+    threads: int,
+) -> None:
     seen: list[int] = []
+    forward = backbone.text.forward
 
-    class Look:
-        def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
-            seen.append(torch.get_num_threads())
+    def look(*args: Any, **options: Any) -> Tensor:
+        seen.append(torch.get_num_threads())
+        return forward(*args, **options)
 
+    monkeypatch.setattr(backbone.text, "forward", look)
     before = torch.get_num_threads()
-    start(threads=1, steps=1, warmup_steps=0, callbacks=[Look()]).run()
-    start(threads=2, steps=1, warmup_steps=0, callbacks=[Look()]).run()
-    assert seen == [1, 2]
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(3)
+    try:
+        start(threads=threads, steps=1, warmup_steps=0, lc_form="anchored").run()
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    # The anchor of the loss, the one step, and what it ends with.
+    assert seen == [threads] * 3
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(start: Callable[..., Tuner]) -> None:
@@ -221,6 +234,24 @@ def test_the_learning_rate_warms_up_and_falls_along_a_cosine(start: Callable[...
     # A third and two thirds of 0.3, then (1 + cos(π·i/4)) / 2 of it.
     falling = [0.3, 0.3 * (2 + math.sqrt(2)) / 4, 0.15, 0.3 * (2 - math.sqrt(2)) / 4]
     assert rates == pytest.approx([0.1, 0.2, *falling])
+
+
+@pytest.mark.parametrize("lc_form", ["gram", "anchored"])
+def test_one_class_is_refused(start: Callable[..., Tuner], data: TrainingSet, lc_form: str) -> None:
+    one = TrainingSet(NAMES[:1], data.features, torch.zeros_like(data.labels))
+
+    with pytest.raises(BadDataset, match="at least 2 classes"):
+        start(data=one, lc_form=lc_form).run()
+
+
+@pytest.mark.parametrize("mi_form", ["point", "gram"])
+def test_a_fold_that_holds_one_class_of_three(
+    start: Callable[..., Tuner], data: TrainingSet, mi_form: str
+) -> None:
+    only = data.labels == 1
+    part = TrainingSet(NAMES, data.features[only], data.labels[only])
+
+    assert start(data=part, mi_form=mi_form, mi_weight=1.0).run().isfinite().all()
 
 
 @pytest.mark.parametrize("values", [{"lr": 100.0, "weight_decay": 1.0}])

@@ -1,6 +1,7 @@
 """A tuning from end to end: reproducible, resumable, measured on what it has not seen."""
 
 import math
+import platform
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import groupby
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import models.tuning as tuning_module
 from models.artifact import Artifact
 from models.backbone import Backbone
 from models.baselines.zero_shot import zero_shot
@@ -25,7 +27,7 @@ from models.loss import TrainingSet
 from models.predictor import class_embeddings, class_probabilities
 from models.recipe import Recipe
 from models.tuner import Tuner
-from models.tuning import MIN_HOLDOUT_GROUPS, Observer, SilentObserver, TuningProgress
+from models.tuning import Observer, SilentObserver, TuningProgress
 from tests.unit.models.conftest import CLASSES, draw_images, encode, labelled, noise_image
 
 Tune = Callable[..., Artifact]
@@ -82,6 +84,8 @@ def test_what_an_artifact_says_of_itself(
     assert header.n_train == [5, 4, 3]
     assert header.logit_scale == backbone.logit_scale
     assert header.created.utcoffset() is not None
+    assert header.made_on.endswith(f", fp32, PyTorch {torch.__version__}")
+    assert header.made_on.startswith(platform.machine())
     assert set(header.metrics.seconds) == {"features", "tune", "evaluate"}
 
 
@@ -116,6 +120,43 @@ def test_one_seed_gives_one_artifact_and_another_another(tune: Tune, artifact: A
     assert text_of(again) == text_of(artifact)
     assert again.header.metrics.tuned == artifact.header.metrics.tuned
     assert other.digest != artifact.digest
+
+
+def test_the_largest_seed(tune: Tune, artifact: Artifact) -> None:
+    large = tune(seed=2**63 - 1)
+
+    assert large.header.metrics.tuned.n_images == 12
+    assert large.digest != artifact.digest
+
+
+def test_the_recipe_says_how_many_threads_compute_anything(
+    tune: Tune, recipe: Recipe, backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, set[int]] = defaultdict(set)
+
+    def watch(owner: Any, name: str) -> None:
+        function = getattr(owner, name)
+
+        def call(*args: Any, **options: Any) -> Any:
+            seen[name].add(torch.get_num_threads())
+            return function(*args, **options)
+
+        monkeypatch.setattr(owner, name, call)
+
+    for name in ("encode_images", "encode_texts"):
+        watch(backbone, name)
+    watch(backbone.text, "forward")
+    for name in ("class_means", "class_embeddings", "class_probabilities", "collapse_metrics"):
+        watch(tuning_module, name)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        tune(recipe=recipe.model_copy(update={"threads": 2, "lc_form": "anchored"}))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert len(seen) == 7
+    assert set.union(*seen.values()) == {2}
 
 
 def test_a_random_start_is_the_seeds(tune: Tune, recipe: Recipe) -> None:
@@ -175,9 +216,25 @@ def test_a_holdout_counts_where_every_class_has_five_groups(
 ) -> None:
     metrics = tune(images=[*images, *holdout(*counts)]).header.metrics
 
-    assert MIN_HOLDOUT_GROUPS == 5
     assert metrics.tuned.basis == metrics.zero_shot.basis == basis
     assert metrics.tuned.n_images == n_images
+
+
+def test_one_shot_is_measured_on_the_holdout(tune: Tune) -> None:
+    artifact = tune(images=[*draw_images(1, 1, 1), *holdout(5, 5, 5)])
+
+    assert artifact.header.n_train == [1, 1, 1]
+    assert artifact.header.metrics.tuned.basis == "holdout"
+    assert artifact.header.metrics.collapse_after.nc1 == pytest.approx(0, abs=1e-6)
+
+
+def test_a_holdout_that_does_not_count_is_not_encoded(
+    tune: Tune, images: list[LabelledImage]
+) -> None:
+    watch = Watch()
+    tune(images=[*images, *holdout(9, 9, 4)], observer=watch)
+
+    assert watch.progress[0].total == len(images)
 
 
 def test_images_of_one_part_are_one_group_of_a_holdout(
@@ -287,16 +344,16 @@ def test_a_checkpoint_of_another_tuning_is_refused(
     watch = Watch(cancel_after=4)
     with pytest.raises(Cancelled):
         tune(observer=watch)
-    others: list[dict[str, Any]] = [
-        {"recipe": recipe.model_copy(update={"lr": 0.2})},
-        {"seed": 1},
-        {"images": images[1:]},
-        {"backbone": other_backbone},
-        {"view": View(roi=(0, 0, 0.5, 1))},
-    ]
+    others: dict[str, dict[str, Any]] = {
+        "recipe": {"recipe": recipe.model_copy(update={"lr": 0.2})},
+        "seed": {"seed": 1},
+        "images": {"images": images[1:]},
+        "backbone and images": {"backbone": other_backbone},
+        r"images\.": {"view": View(roi=(0, 0, 0.5, 1))},
+    }
 
-    for other in others:
-        with pytest.raises(CheckpointMismatch):
+    for what, other in others.items():
+        with pytest.raises(CheckpointMismatch, match=f"differs in {what}"):
             tune(**other, checkpoint=watch.last)
 
 
