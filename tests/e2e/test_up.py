@@ -130,6 +130,31 @@ def test_push_names_what_it_leaves_out(up: Service, tmp_path: Path) -> None:
     assert "waits for `--promote`" in pushed.stdout
 
 
+def test_push_in_several_requests_with_bad_files_and_litter(up: Service, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "a_scratch", n=60)
+    for number in range(4):
+        write_image(folder / "z_fine" / f"{number}.png", 7000 + number, COLOURS["good"])
+    (folder / "z_fine" / "Thumbs.db").write_bytes(b"not a photograph")
+    (folder / "z_fine" / "zzz.png").write_bytes(b"\x89PNG cut short")  # alone in the last request
+    pushed = shotline(
+        *("push", folder, "--project", "many", "--ok", "Z-Fine", "--url", up.address, *FAST),
+        SHOTLINE_KEY=up.key,
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stderr.count("Left out") == 1
+    assert "z_fine/zzz.png" in pushed.stderr
+    with Api(up.address, up.key) as api:
+        classes = {it["name"]: it for it in api.project("many")["classes"]}
+        assert {name: it["role"] for name, it in classes.items()} == {
+            "a_scratch": "ng",
+            "z_fine": "ok",
+        }
+        assert {name: it["images"]["train"] for name, it in classes.items()} == {
+            "a_scratch": 60,
+            "z_fine": 4,
+        }
+
+
 def test_push_without_a_key_or_gateway_says_what_to_do(up: Service, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch", n=3)
     no_key = shotline("push", folder, "--project", "x", "--url", up.address)
