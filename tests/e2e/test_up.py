@@ -190,6 +190,20 @@ def accepts(api: Api) -> bool:
     return True
 
 
+def test_a_key_of_a_project_by_its_name_in_any_spelling(up: Service) -> None:
+    with Api(up.address, up.key) as api:
+        project = api.project("Housing_Top side")["id"]
+    options = ("--project", "housing top-SIDE", "--data", up.home)
+    made = shotline("keys", "create", "line 4", *options)
+    assert made.returncode == 0, made.stderr
+    with Api(up.address, made.stdout.strip()) as api:
+        wait_for(lambda: accepts(api), "the new key", 10)
+        assert [it["id"] for it in api.call("GET", "/v1/projects").json()["items"]] == [project]
+    unknown = shotline("keys", "create", "line 5", "--project", "none such", "--data", up.home)
+    assert unknown.returncode == 2
+    assert "'none such'" in unknown.stderr
+
+
 def test_keys_on_a_folder_without_a_database_says_so(tmp_path: Path) -> None:
     result = shotline("keys", "list", "--data", tmp_path)
     assert result.returncode == 2
