@@ -193,12 +193,14 @@ def _service(seconds: dict[str, float], *, keep: bool) -> Iterator[Service]:
     home = Path(tempfile.mkdtemp(prefix="shotline-demo-"))
     command = [sys.executable, "-m", "app.cli.main", "up", "--data", str(home), "--port", "0"]
     with contextlib.ExitStack() as stack:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            command,
-            env=without_settings(os.environ),
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
+        process = stack.enter_context(
+            subprocess.Popen(  # noqa: S603 - our own command
+                command,
+                env=without_settings(os.environ),
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
         )
         stack.callback(_stop, process, home)
         with _timed(seconds, "start"), err.status("Starting the service …"):
@@ -218,8 +220,10 @@ def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def _stop(process: "subprocess.Popen[str]", home: Path) -> None:
+    failed = process.poll() is not None  # by itself: its logs are wanted
     process.send_signal(signal.SIGINT)
-    if process.wait() == 0:  # else its logs may be wanted
+    process.wait()
+    if not failed:
         shutil.rmtree(home)
 
 

@@ -1,10 +1,11 @@
 """The parts of the demo that need no service."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from examples import demo_images
+from examples import demo, demo_images
 from examples.demo import without_settings
 from examples.demo_images import HELD_OUT, SHOTS, DemoClass, Sample, draw
 from models.errors import BadInput
@@ -42,6 +43,21 @@ def test_a_set_that_is_not_installed_says_how_to_get_it(monkeypatch: pytest.Monk
     monkeypatch.setattr(demo_images, "find_spec", lambda name: None)
     with pytest.raises(BadInput, match=r"elpv_dataset .*make demo SET=elpv"):
         demo_images.SETS["elpv"]()
+
+
+def test_ctrl_c_while_the_service_starts_takes_it_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[subprocess.Popen[str], Path]] = []
+
+    def interrupted(process: "subprocess.Popen[str]", home: Path) -> demo.Service:
+        started.append((process, home))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "_read_service", interrupted)
+    with pytest.raises(KeyboardInterrupt), demo._service({}, keep=True):
+        pytest.fail("the service was never ready")
+    ((process, home),) = started
+    assert process.returncode is not None
+    assert not home.exists()
 
 
 def test_settings_of_the_shell_do_not_reach_the_demo() -> None:
