@@ -2,7 +2,7 @@
 # Written for any builder: nothing here needs BuildKit.
 #
 # pip reads PIP_* from the environment: give a mirror, or an index of wheels without CUDA, as
-#   docker build --build-arg PIP_INDEX_URL=… --build-arg PIP_EXTRA_INDEX_URL=… --tag shotline .
+#   docker build --build-arg PIP_INDEX_URL=… --build-arg PIP_EXTRA_INDEX_URL=… --tag shotline:VERSION .
 FROM python:3.11-slim
 
 ARG PIP_INDEX_URL

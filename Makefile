@@ -6,7 +6,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constr
 SET ?= textile
 EXTRAS := demo,demo-elpv,dev,docs,postgres,starter
 
-.PHONY: demo test lint format bench docs starter constraints clean
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench docs starter constraints clean
+
+help:  ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	@test -d $(VENV) || { echo "Creating $(VENV)"; $(PYTHON) -m venv $(VENV); }
@@ -32,7 +36,7 @@ $(VENV)/.docs: $(VENV)/.base
 	@touch $@
 
 demo: $(VENV)/.base $(if $(filter elpv,$(SET)),$(VENV)/.elpv)  ## Tune on real photographs, decide on others, show both
-	@$(BIN)/python -m examples.demo --set $(SET) $(if $(KEEP),--keep)
+	@$(BIN)/python -m examples.demo --set $(SET) $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: lint  ## Everything that CI runs
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
@@ -44,21 +48,21 @@ lint: $(VENV)/.dev  ## Format, style, types, architecture, dependencies
 	$(BIN)/lint-imports
 	$(BIN)/deptry .
 
-format: $(VENV)/.dev
+format: $(VENV)/.dev  ## Put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev  ## Measurements that take minutes; writes benchmarks/results
+bench: $(VENV)/.dev $(VENV)/.starter  ## Measurements that take minutes; writes benchmarks/results
 	$(BIN)/python -m benchmarks.starter
 	$(BIN)/python -m benchmarks.xsdd
 
-docs: $(VENV)/.docs
+docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
 	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs
 
 starter: $(VENV)/.starter  ## Build the starter backbone anew, into build/starter
 	$(BIN)/python -m models.starter.build --out build/starter
 
-clean:
+clean:  ## Remove the environment and what was built
 	rm -rf build $(VENV)
 
 constraints:  ## Pin every dependency anew, from a fresh environment

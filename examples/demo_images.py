@@ -51,7 +51,8 @@ def solar_cells() -> list[DemoClass]:
     From the package elpv-dataset (CC BY-NC-SA 4.0: for evaluation only).
     """
     data = _package("elpv_dataset") / "data"
-    good, bad = [], []
+    good: list[Path] = []
+    bad: list[Path] = []
     with (data / "labels.csv").open() as file:
         for path, probability, _ in csv.reader(file, delimiter=" ", skipinitialspace=True):
             if float(probability) in (0.0, 1.0):

@@ -9,18 +9,41 @@ from typing import Any, Self
 
 import httpx2
 
-from models.errors import ShotlineError
+from models.classes import normalise_name
+from models.errors import BadInput, ShotlineError
 
+# An upload is answered once all its photographs are decoded, behind those of others.
 _TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
+_UPLOAD_TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
 _POLL_SECONDS = 0.3
-# Files in one request: the bar moves, and a broken connection costs little.
-_BATCH = 64
+# A gateway that is started anew is back by then.
+_PATIENCE, _PAUSE = 120.0, 1.0
+# Of one request: the bar moves, a broken connection costs little, and the archive fits into memory.
+_BATCH_FILES, _BATCH_BYTES = 64, 64 * 1024**2
+_AWAY = {502, 503, 504}
+# What a request with a single file is refused with because of that file.
+_OF_THE_FILE = {f"urn:shotline:problem:{it}" for it in ("bad-image", "conflict", "too-large")}
 
 Json = dict[str, Any]
+Labelled = tuple[str, Path]
 
 
 class RequestFailed(ShotlineError):
-    """The gateway did not answer, or answered with a problem."""
+    """The gateway did not answer, or answered with a problem.
+
+    Args:
+        answer: the problem, as it came.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str, field: str | None = None, answer: Json | None = None
+    ) -> None:
+        super().__init__(problem, fix=fix, field=field)
+        self.answer = answer or {}
+
+
+class GatewayAway(RequestFailed):
+    """Nobody answered, or it was the proxy or a gateway that is just starting: worth a retry."""
 
 
 class Api:
@@ -29,9 +52,18 @@ class Api:
     Args:
         url: such as `http://127.0.0.1:8000`.
         key: the API key, none where authentication is off.
+
+    Raises:
+        BadInput: a key that cannot be one.
     """
 
     def __init__(self, url: str, key: str | None) -> None:
+        if key and not key.isascii():
+            raise BadInput(
+                f"The API key {key[:11]!r}… is none: it has letters that no key has.",
+                fix="Give the whole key as it was printed, in SHOTLINE_KEY or with --key.",
+                field="key",
+            )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url.rstrip("/")
         self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT)
@@ -46,12 +78,19 @@ class Api:
         """Send a request.
 
         Raises:
-            RequestFailed: nobody answers, or the answer is a problem; its title and fix are kept.
+            GatewayAway: nobody answers, or nobody that can.
+            RequestFailed: the answer is a problem; its title and fix are kept.
         """
         try:
             answer = self._client.request(method, path, **options)
+        except (httpx2.ReadTimeout, httpx2.WriteTimeout) as error:
+            raise GatewayAway(
+                f"The gateway at {self._url} was asked to {method} {path}, and does not answer.",
+                fix="It may be busy: look into its log, then try again.",
+                field="url",
+            ) from error
         except httpx2.TransportError as error:
-            raise RequestFailed(
+            raise GatewayAway(
                 f"No gateway answers at {self._url}: {error}.",
                 fix="Start one with `shotline up`, or name another with --url.",
                 field="url",
@@ -59,6 +98,21 @@ class Api:
         if answer.is_error:
             raise _failed(answer)
         return answer
+
+    def call_again(self, method: str, path: str, **options: Any) -> httpx2.Response:
+        """Send a request that may be sent twice, and again for as long as a restart takes.
+
+        Raises:
+            RequestFailed: as above.
+        """
+        give_up_at = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return self.call(method, path, **options)
+            except GatewayAway:
+                if time.monotonic() > give_up_at:
+                    raise
+            time.sleep(_PAUSE)
 
     def project(self, name: str) -> Json:
         """Return the project of that name; made where there is none."""
@@ -71,7 +125,7 @@ class Api:
     def upload(
         self,
         project: str,
-        files: Sequence[tuple[str, Path]],
+        files: Sequence[Labelled],
         *,
         ok: Sequence[str] = (),
         split: str = "train",
@@ -86,16 +140,35 @@ class Api:
             split: `train` or `holdout`.
             progress: called with how many of how many are sent.
         """
-        for start in range(0, len(files), _BATCH):
-            batch = files[start : start + _BATCH]
-            answer = self.call(
+        done = 0
+        for batch in batches(files):
+            labels = {normalise_name(label) for label, _ in batch}
+            options = {"ok": [name for name in ok if normalise_name(name) in labels]}
+            yield from self._upload(project, batch, {**options, "split": split})
+            done += len(batch)
+            progress(done, len(files))
+
+    def _upload(self, project: str, batch: Sequence[Labelled], options: Json) -> list[Json]:
+        """Send one archive; that none of its files can be used is a verdict on each, too."""
+        try:
+            answer = self.call_again(
                 "POST",
                 f"/v1/projects/{project}/images",
                 files={"archive": ("photographs.tar", _tar(batch), "application/x-tar")},
-                data={"ok": list(ok), "split": split},
-            )
-            yield from answer.json()["results"]
-            progress(start + len(batch), len(files))
+                data=options,
+                timeout=_UPLOAD_TIMEOUT,
+            ).json()
+        except RequestFailed as error:
+            if "results" in error.answer:
+                answer = error.answer
+            elif len(batch) == 1 and error.answer.get("type") in _OF_THE_FILE:
+                ((label, path),) = batch
+                verdict = {"file": f"{label}/{path.name}", "verdict": "rejected", "label": label}
+                return [{**verdict, "detail": error.problem, "fix": error.fix}]
+            else:
+                raise
+        results: list[Json] = answer["results"]
+        return results
 
     def tune(
         self, project: str, *, recipe: Json, seed: int, progress: Callable[[Json], None]
@@ -109,7 +182,7 @@ class Api:
         tuning: Json = self.call("POST", f"/v1/projects/{project}/tunings", json=body).json()
         while tuning["state"] in {"queued", "running"}:
             time.sleep(_POLL_SECONDS)
-            tuning = self.call("GET", f"/v1/tunings/{tuning['id']}").json()
+            tuning = self.call_again("GET", f"/v1/tunings/{tuning['id']}").json()
             progress(tuning)
         if tuning["state"] != "succeeded":
             failure = tuning["failure"] or {
@@ -122,7 +195,7 @@ class Api:
     def promote(self, project: str, version: int) -> None:
         """Make the version the one that answers."""
         path = f"/v1/projects/{project}/aliases/production"
-        self.call("PUT", path, json={"version": version})
+        self.call_again("PUT", path, json={"version": version})
 
     def predict(self, project: str, image: bytes) -> Json:
         """Ask for the decision on one photograph."""
@@ -135,7 +208,22 @@ class Api:
         return answer
 
 
-def _tar(files: Sequence[tuple[str, Path]]) -> bytes:
+def batches(files: Sequence[Labelled]) -> Iterator[list[Labelled]]:
+    """Cut `files` into what one request takes; a file above its bytes goes alone."""
+    batch: list[Labelled] = []
+    size = 0
+    for label, path in files:
+        more = path.stat().st_size
+        if batch and (len(batch) == _BATCH_FILES or size + more > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append((label, path))
+        size += more
+    if batch:
+        yield batch
+
+
+def _tar(files: Sequence[Labelled]) -> bytes:
     """Pack photographs as they are, each into the folder of its class."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
@@ -148,12 +236,14 @@ def _tar(files: Sequence[tuple[str, Path]]) -> bytes:
 
 
 def _failed(answer: httpx2.Response) -> RequestFailed:
+    kind = GatewayAway if answer.status_code in _AWAY else RequestFailed
     try:
         problem = answer.json()
         detail = problem["detail"]
-    except (ValueError, KeyError):
-        return RequestFailed(
+    except (ValueError, KeyError, TypeError):
+        return kind(
             f"The gateway answered {answer.status_code}: {answer.text[:200]!r}.",
             fix="Look into its log.",
         )
-    return RequestFailed(detail, fix=problem.get("fix", "See the gateway's documentation, /docs."))
+    fix = problem.get("fix", "See the gateway's documentation, /docs.")
+    return kind(detail, fix=fix, answer=problem)

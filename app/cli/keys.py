@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
+_DATA = Path("shotline-data")
 DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", help="The data folder of `shotline up` [default: SHOTLINE_HOME]."),
+    Path,
+    typer.Option("--data", envvar="SHOTLINE_HOME", help="The data folder of `shotline up`."),
 ]
 
 
@@ -37,7 +38,7 @@ def create(
     ] = "operator",
     project: Annotated[str | None, typer.Option(help="Name of the one project it sees.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
-    data: DataOption = None,
+    data: DataOption = _DATA,
 ) -> None:
     """Make a key and print it, this once."""
     from app.core.clock import utc_now
@@ -52,7 +53,7 @@ def create(
 
 
 @keys.command("list")
-def list_(data: DataOption = None) -> None:
+def list_(data: DataOption = _DATA) -> None:
     """List all keys, revoked ones too; never the keys themselves."""
     with _session(data) as session:
         rows = _all_keys(session)
@@ -67,7 +68,7 @@ def list_(data: DataOption = None) -> None:
 @keys.command()
 def revoke(
     prefix: Annotated[str, typer.Argument(help="What the key begins with, as `list` shows it.")],
-    data: DataOption = None,
+    data: DataOption = _DATA,
 ) -> None:
     """Revoke a key; the gateway refuses it within a second."""
     from app.keys.service import revoke_key
@@ -86,12 +87,12 @@ def revoke(
 
 
 @contextlib.contextmanager
-def _session(data: Path | None) -> "Iterator[Session]":
+def _session(data: Path) -> "Iterator[Session]":
     """Open one transaction on the database of the box."""
     from app.core.database import Database
     from app.core.settings import ServerSettings, Settings
 
-    settings = Settings(server=ServerSettings(home=data)) if data else Settings()
+    settings = Settings(server=ServerSettings(home=data))
     if settings.database.url is None and not (settings.home / "shotline.db").exists():
         raise BadInput(
             f"The folder {settings.home} holds no Shotline database.",
@@ -120,20 +121,18 @@ def _all_keys(session: "Session") -> "list[ApiKey]":
 
 
 def _project_id(session: "Session", name: str | None) -> "UUID | None":
-    from sqlalchemy import select
-
-    from app.core.tables import Project
+    from app.projects.service import list_projects
 
     if name is None:
         return None
-    found = session.scalar(select(Project.id).where(Project.name == name))
-    if found is None:
+    found = list_projects(session, _box(), name=name, after=None, limit=1)
+    if not found:
         raise BadInput(
             f"No project is called {name!r}.",
             fix="Check the name, or leave it out for a key to all projects.",
             field="project",
         )
-    return found
+    return found[0].id
 
 
 def _day(moment: datetime | None) -> str:

@@ -27,6 +27,9 @@ def serve() -> None:
 
 def worker() -> None:
     """Run the worker; everything about it is read from SHOTLINE_ variables."""
+    from app.core.settings import Settings
+
+    Settings()  # a bad variable is refused here, in two lines, and not by Celery in fifty
     # By name: the gateway's package never imports the worker's.
     celery = [sys.executable, "-m", "celery", "--app", "worker.celery_app", "worker"]
     os.execv(sys.executable, celery)  # noqa: S606 - a fixed command

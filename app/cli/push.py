@@ -11,6 +11,7 @@ from rich.table import Table
 from app.cli.console import PHASES, err, out, progress_bar
 from app.cli.options import read_settings
 from models.errors import BadDataset
+from models.litter import is_litter
 
 if TYPE_CHECKING:
     from app.cli.api import Api, Json
@@ -38,6 +39,7 @@ def push(
     from app.cli.api import Api
 
     files = labelled_files(folder)
+    _refuse_unknown_ok(ok or [], files)
     with Api(url, key) as api:
         found = api.project(project)
         with progress_bar() as bar:
@@ -49,30 +51,52 @@ def push(
                 seed=seed,
                 progress=TuningBar(bar),
             )
-        model = api.call("GET", f"/v1/models/{tuning['model']['id']}").json()
+        model = api.call_again("GET", f"/v1/models/{tuning['model']['id']}").json()
         if promote:
             api.promote(found["id"], model["version"])
     _print(project, model, promoted=promote)
 
 
 def labelled_files(folder: Path) -> list[tuple[str, Path]]:
-    """List the class and path of each file in a folder of class folders, hidden files left out.
+    """List the class and path of each file in a folder of class folders.
+
+    Hidden files and file managers' litter are passed over.
 
     Raises:
-        BadDataset: no folder, or no files in any sub-folder.
+        BadDataset: no folder, no files in any sub-folder, or a folder inside a sub-folder.
     """
-    files = [
-        (path.parent.name, path)
+    paths = [
+        path
         for path in sorted(folder.glob("*/*"))
-        if path.is_file() and not path.name.startswith(".") and path.parent.name[0] != "."
+        if not is_litter(path.name) and not is_litter(path.parent.name)
     ]
-    if not files:
+    if nested := next((path for path in paths if path.is_dir()), None):
+        raise BadDataset(
+            f"{nested} is a folder inside the folder of a class; its photographs would be missed.",
+            fix="Move them into the class's own folder, or the folder out of it.",
+            field="folder",
+        )
+    if not paths:
         raise BadDataset(
             f"{folder} has no sub-folders with photographs in them.",
             fix="Make one sub-folder per class, named after it, and put its photographs inside.",
             field="folder",
         )
-    return files
+    return [(path.parent.name, path) for path in paths]
+
+
+def _refuse_unknown_ok(names: list[str], files: list[tuple[str, Path]]) -> None:
+    from models.classes import normalise_name
+
+    classes = {label for label, _ in files}
+    known = {normalise_name(label) for label in classes}
+    for name in names:
+        if normalise_name(name) not in known:
+            raise BadDataset(
+                f"The ok class {name!r} belongs to no class folder.",
+                fix=f"The folders are: {', '.join(sorted(classes))}.",
+                field="ok",
+            )
 
 
 def upload(

@@ -10,33 +10,14 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, told
+
 if TYPE_CHECKING:
     from models.classes import ClassSpec
     from models.collapse.metrics import CollapseMetrics
     from models.evaluation.metrics import Evaluation, Proportion
 
 _NOTHING = "\N{EM DASH}"
-# Measures of the text features, which tuning can move.
-_TEXT_SIDE = {
-    "text_nc2": "NC2 text",
-    "text_to_image_nc3": "NC3 text to image",
-    "text_equinorm": "Equinorm spread",
-    "text_equiangularity": "Equiangularity spread",
-    "text_cosine": "Mean text cosine (raw)",
-    "lc": "LC, Gram form (raw cosines)",
-    "mi": "MI, point form",
-    "nc4": "NC4 agreement",
-}
-# Measures of the image features, which it cannot.
-_IMAGE_SIDE = {"nc1": "NC1 images", "cdnv": "CDNV images", "image_nc2": "NC2 images"}
-# Zero, or one of two values, whatever the two classes are.
-_FIXED_FOR_TWO = {
-    "text_nc2",
-    "image_nc2",
-    "text_to_image_nc3",
-    "text_equinorm",
-    "text_equiangularity",
-}
 
 
 def evaluation_table(
@@ -77,15 +58,17 @@ def collapse_table(
     table.add_column("Measure")
     for heading in ("Before", "After", "Ideal"):
         table.add_column(heading, justify="right", no_wrap=True)
-    ideals = {"nc4": 1.0, "text_cosine": -1.0 / (n_classes - 1)}
-    for key, name in _TEXT_SIDE.items():
-        if n_classes > 2 or key not in _FIXED_FOR_TWO:
-            values = (getattr(before, key), getattr(after, key), ideals.get(key, 0.0))
-            table.add_row(name, *(_number(value) for value in values))
+    for measure in told(TEXT_SIDE, n_classes):
+        values = (
+            getattr(before, measure.key),
+            getattr(after, measure.key),
+            measure.ideal(n_classes),
+        )
+        table.add_row(measure.name, *(_number(value) for value in values))
     table.add_section()
-    for key, name in _IMAGE_SIDE.items():
-        if n_classes > 2 or key not in _FIXED_FOR_TWO:
-            table.add_row(f"{name} (not moved)", "", _number(getattr(after, key)), _number(0.0))
+    for measure in told(IMAGE_SIDE, n_classes):
+        value = getattr(after, measure.key)
+        table.add_row(f"{measure.name} (not moved)", "", _number(value), _number(0.0))
     return table
 
 

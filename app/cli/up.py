@@ -1,6 +1,7 @@
 """`shotline up`: a private Redis, a worker and a gateway from one terminal."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import signal
@@ -10,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
@@ -18,24 +19,42 @@ from app.cli.children import Children, wait_until
 from app.cli.console import err, out
 from app.cli.redis_server import redis_command, socket_path
 from app.core.errors import Conflict
+from models.errors import BadInput
 
 _REDIS_SECONDS, _GATEWAY_SECONDS = 10.0, 120.0
-# The worker hands a running tuning back when it is told to stop.
-_GRACE = {"redis": 5.0, "worker": 20.0, "gateway": 10.0}
+# Seconds between being told to stop and being killed; the worker has its drain time beside that.
+_GRACE = 10.0
+
+
+class Address(NamedTuple):
+    """Where the gateway listens."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as a URL, an IPv6 address in brackets."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
 
 def up(
     data: Annotated[
-        Path, typer.Option("--data", help="The folder that everything is kept in.")
+        Path,
+        typer.Option(
+            "--data", envvar="SHOTLINE_HOME", help="The folder that everything is kept in."
+        ),
     ] = Path("shotline-data"),
-    port: Annotated[int, typer.Option(help="Where the gateway listens; 0 picks one.")] = 8000,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Where the gateway listens; 0 picks one.")
+    ] = 8000,
     host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     home = data.expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
     with _only_one(home) as lock:
-        address = f"http://{host}:{port or _free_port(host)}"
+        address = free_address(host, port)
         _note(lock, f"{address}, process {os.getpid()}")
         children = Children(home / "logs")
         signal.signal(signal.SIGTERM, _interrupt)
@@ -47,22 +66,24 @@ def up(
             children.stop()
 
 
-def _run(children: Children, home: Path, address: str) -> None:
-    host, _, port = address.removeprefix("http://").rpartition(":")
+def _run(children: Children, home: Path, address: Address) -> None:
+    from app.core.settings import TuningSettings
+
     redis = socket_path(home)
     environment = {
         "SHOTLINE_HOME": str(home),
-        "SHOTLINE_HOST": host,
-        "SHOTLINE_PORT": port,
+        "SHOTLINE_HOST": address.host,
+        "SHOTLINE_PORT": str(address.port),
         "SHOTLINE_QUEUE_URL": f"redis+socket://{redis}",
     }
     redis.unlink(missing_ok=True)  # left behind where the last Redis was killed
-    children.start("redis", redis_command(home, redis), {}, grace=_GRACE["redis"])
+    children.start("redis", redis_command(home, redis), {}, grace=_GRACE)
     wait_until(redis.exists, children, seconds=_REDIS_SECONDS, what="private Redis")
-    key = _prepare(home)
+    _prepare(home)
     program = [sys.executable, "-m", "app.cli.main"]
-    children.start("worker", [*program, "worker"], environment, grace=_GRACE["worker"])
-    children.start("gateway", [*program, "serve"], environment, grace=_GRACE["gateway"])
+    drain = TuningSettings().drain_seconds
+    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE)
+    children.start("gateway", [*program, "serve"], environment, grace=_GRACE)
     with err.status("Starting …"):
         ready = f"{address}/readyz"
         wait_until(lambda: _answers(ready), children, seconds=_GATEWAY_SECONDS, what="gateway")
@@ -71,15 +92,13 @@ def _run(children: Children, home: Path, address: str) -> None:
         highlight=False,
         soft_wrap=True,
     )
-    if key:
-        out.print(f"The first admin key, shown this once: {key}", highlight=False, soft_wrap=True)
     out.print("Ctrl-C stops it.")
     sys.stdout.flush()
     wait_until(lambda: False, children, seconds=float("inf"), what="service")
 
 
-def _prepare(home: Path) -> str | None:
-    """Bring the database to this version and return the first key where none was ever made."""
+def _prepare(home: Path) -> None:
+    """Bring the database to this version, and print the first key where none was ever made."""
     from app import migrations
     from app.core.database import Database
     from app.core.settings import ServerSettings, Settings
@@ -89,7 +108,14 @@ def _prepare(home: Path) -> str | None:
     try:
         migrations.upgrade(database)
         with database.unit_of_work() as session:
-            return create_first_key(session)
+            # Printed before it counts: a first key that nobody saw would be the last one, too.
+            if key := create_first_key(session):
+                out.print(
+                    f"The first admin key, shown this once: {key}",
+                    highlight=False,
+                    soft_wrap=True,
+                )
+                sys.stdout.flush()
     finally:
         database.close()
 
@@ -121,11 +147,33 @@ def _note(descriptor: int, text: str) -> None:
     os.pwrite(descriptor, text.encode(), 0)
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+def free_address(host: str, port: int) -> Address:
+    """Return where the gateway can listen; port 0 picks a free one.
+
+    Raises:
+        Conflict: another process listens there.
+        BadInput: not an address of this machine, or a port that this account may not use.
+    """
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            # As the gateway does: a port that was just left is free.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen()
+            return Address(host, probe.getsockname()[1])
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise Conflict(
+                f"Port {port} of {host} is taken by another process.",
+                fix="Stop that one, or choose another with --port; 0 picks a free one.",
+                field="port",
+            ) from error
+        raise BadInput(
+            f"The gateway cannot listen on port {port} of {host!r}: {error}.",
+            fix="Give an address of this machine with --host, and a port from 1024 to 65535.",
+            field="host",
+        ) from error
 
 
 def _answers(url: str) -> bool:

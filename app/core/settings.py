@@ -7,21 +7,33 @@ Each variable is the class's prefix and the field: `SHOTLINE_DATABASE_URL`. The 
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, SecretStr
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
 )
 
 from app.core.errors import Forbidden
+from models.errors import BadInput
 
 MIB, GIB = 1024**2, 1024**3
 
+_DATABASES = ("postgresql+psycopg://", "sqlite://")
 _LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -33,14 +45,53 @@ class FileSettingsSource(EnvSettingsSource):
         for _, name, is_complex in self._extract_field_info(field, field_name):
             path = os.environ.get(f"{name.upper()}_FILE")
             if path is not None:
-                return Path(path).read_text(encoding="utf-8").strip(), field_name, is_complex
+                return _read(f"{name.upper()}_FILE", Path(path)), field_name, is_complex
         return None, field_name, False
 
 
+def _read(variable: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise BadInput(
+            f"{variable} names a file that cannot be read: {error}.",
+            fix=f"Correct {variable}, or let this account read the file.",
+            field=variable,
+        ) from error
+
+
 class Concern(BaseSettings):
-    """What every class of settings shares: frozen, from the environment or from files."""
+    """What every class of settings shares: frozen, from the environment or from files.
+
+    Raises:
+        BadInput: a variable whose value cannot be used, or a file of one that cannot be read.
+    """
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise self._refused(error) from error
+        except SettingsError as error:  # wraps what a source raises
+            if isinstance(error.__cause__, BadInput):
+                raise error.__cause__ from None
+            raise
+
+    @classmethod
+    def _refused(cls, error: ValidationError) -> BadInput:
+        first = error.errors()[0]
+        field = str(first["loc"][0])
+        name = f"{cls.model_config['env_prefix']}{field.upper()}"
+        annotation = cls.model_fields[field].annotation
+        secret = SecretStr in (annotation, *get_args(annotation))
+        given = "not usable" if secret else f"{first['input']!r}"
+        return BadInput(
+            f"{name} is {given}: {first['msg']}.",
+            fix=f"Correct {name}; docs/configuration.md says what it takes.",
+            field=name,
+        )
 
     @classmethod
     def settings_customise_sources(  # the names are pydantic-settings' own
@@ -73,6 +124,7 @@ class DatabaseSettings(Concern):
     url: SecretStr | None = Field(
         None, description="`postgresql+psycopg://…`; without it SQLite in the home folder."
     )
+
     busy_timeout: PositiveFloat = Field(
         10.0, description="Seconds to wait for SQLite's write lock."
     )
@@ -81,6 +133,13 @@ class DatabaseSettings(Concern):
         30.0, description="Seconds that one PostgreSQL statement may take."
     )
     pool_size: PositiveInt = Field(10, description="Connections kept open.")
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: SecretStr | None) -> SecretStr | None:
+        if url and not url.get_secret_value().startswith(_DATABASES):
+            raise ValueError(f"it has to begin with {' or '.join(_DATABASES)}")
+        return url
 
 
 class StorageSettings(Concern):

@@ -15,9 +15,17 @@ namespace Shotline.Example
     /// <summary>The gateway said no, or gave no answer in time.</summary>
     public sealed class ShotlineException : Exception
     {
-        public ShotlineException(string message) : base(message)
+        public ShotlineException(string message, int status = 0, JsonElement problem = default) : base(message)
         {
+            Status = status;
+            Problem = problem;
         }
+
+        /// <summary>The answer's status; 0 where there was no answer.</summary>
+        public int Status { get; }
+
+        /// <summary>The answer, where it is problem+json.</summary>
+        public JsonElement Problem { get; }
     }
 
     /// <summary>What the line is told of an image.</summary>
@@ -44,18 +52,43 @@ namespace Shotline.Example
 
     /// <summary>
     /// A connection to a gateway. Make one and keep it: its connections stay open, which saves
-    /// milliseconds on every request. Written in C# 7.3, so that it also builds for .NET Framework.
+    /// milliseconds on every request.
     /// </summary>
     public sealed class ShotlineClient : IDisposable
     {
         private const int FilesInARequest = 32;
+        private const long BytesInARequest = 64L * 1024 * 1024;
         private const int Tries = 5;
         private static readonly TimeSpan Pause = TimeSpan.FromMilliseconds(100);
+
+        // For the way to the gateway and back. What it is given for its own work is less than what
+        // is waited for its answer, else every late answer would look like a broken connection.
+        private static readonly TimeSpan Network = TimeSpan.FromMilliseconds(50);
+
+        private static readonly TimeSpan Patience = TimeSpan.FromSeconds(60);
+
+        // The answer comes when all images are decoded, and behind the uploads of others.
+        private static readonly TimeSpan UploadPatience = TimeSpan.FromMinutes(10);
+
+        private static readonly JsonElement Nothing = JsonDocument.Parse("{}").RootElement.Clone();
+
         private readonly HttpClient http;
 
-        public ShotlineClient(Uri address, string key)
+        /// <param name="address">Such as http://127.0.0.1:8000.</param>
+        /// <param name="key">An API key.</param>
+        public ShotlineClient(string address, string key)
         {
-            http = new HttpClient { BaseAddress = address, Timeout = Timeout.InfiniteTimeSpan };
+            var handler = new SocketsHttpHandler
+            {
+                ConnectTimeout = TimeSpan.FromSeconds(5),
+                // Names of images are in any language; by default .NET sends ASCII alone.
+                RequestHeaderEncodingSelector = (name, request) => Encoding.UTF8,
+            };
+            http = new HttpClient(handler)
+            {
+                BaseAddress = new Uri(address.TrimEnd('/') + "/"),
+                Timeout = Timeout.InfiniteTimeSpan, // each call has a time of its own
+            };
             http.DefaultRequestHeaders.Authorization = new AuthenticationHeaderValue("Bearer", key);
         }
 
@@ -71,7 +104,7 @@ namespace Shotline.Example
         /// </summary>
         /// <param name="project">The project's id.</param>
         /// <param name="image">The bytes of a JPEG, PNG, BMP, TIFF or WebP file.</param>
-        /// <param name="imageId">ASCII; comes back in the answer and is kept with it.</param>
+        /// <param name="imageId">Comes back in the answer and is kept with it.</param>
         /// <param name="deadline">From now on, for all tries together.</param>
         public async Task<Decision> DecideAsync(
             string project, byte[] image, string imageId, TimeSpan deadline)
@@ -79,11 +112,11 @@ namespace Shotline.Example
             string key = Guid.NewGuid().ToString();
             string problem = "the deadline is too short";
             var clock = Stopwatch.StartNew();
-            for (TimeSpan left = deadline; left > TimeSpan.Zero; left = deadline - clock.Elapsed)
+            for (TimeSpan left = deadline; left > Network; left = deadline - clock.Elapsed)
             {
                 TimeSpan pause = Pause;
                 // The gateway does not begin with what would come too late.
-                int milliseconds = Math.Max(1, (int)left.TotalMilliseconds);
+                int milliseconds = Math.Max(1, (int)(left - Network).TotalMilliseconds);
                 string path = $"v1/projects/{project}/predict?deadline_ms={milliseconds}";
                 using (var request = new HttpRequestMessage(HttpMethod.Post, path))
                 using (var cancel = new CancellationTokenSource(left))
@@ -96,7 +129,7 @@ namespace Shotline.Example
                     {
                         using (HttpResponseMessage answer = await http.SendAsync(request, cancel.Token).ConfigureAwait(false))
                         {
-                            string body = await answer.Content.ReadAsStringAsync().ConfigureAwait(false);
+                            string body = await answer.Content.ReadAsStringAsync(cancel.Token).ConfigureAwait(false);
                             if (answer.IsSuccessStatusCode)
                             {
                                 return ReadDecision(body);
@@ -115,7 +148,7 @@ namespace Shotline.Example
                     }
                     catch (OperationCanceledException)
                     {
-                        problem = $"no answer within {deadline.TotalSeconds} s";
+                        problem = FormattableString.Invariant($"no answer within {deadline.TotalSeconds} s");
                     }
                 }
                 TimeSpan rest = deadline - clock.Elapsed;
@@ -156,13 +189,25 @@ namespace Shotline.Example
         /// Uploads images of one class and returns a line for each that was rejected. A request is
         /// sent again where the connection broke: an image that is there already is a duplicate.
         /// </summary>
-        public async Task<List<string>> UploadAsync(string project, string label, IList<string> paths)
+        public async Task<List<string>> UploadAsync(string project, string label, IEnumerable<string> paths)
         {
             var rejected = new List<string>();
-            for (int start = 0; start < paths.Count; start += FilesInARequest)
+            foreach (List<string> batch in Batches(paths))
             {
-                int count = Math.Min(FilesInARequest, paths.Count - start);
-                JsonElement answer = await UploadBatchAsync(project, label, paths, start, count).ConfigureAwait(false);
+                JsonElement answer;
+                try
+                {
+                    answer = await UploadBatchAsync(project, label, batch).ConfigureAwait(false);
+                }
+                catch (ShotlineException error) when (error.Problem.ValueKind == JsonValueKind.Object && error.Problem.TryGetProperty("results", out _))
+                {
+                    answer = error.Problem; // none of these images can be used; others may be
+                }
+                catch (ShotlineException error) when (batch.Count == 1 && IsOfTheImage(error.Status))
+                {
+                    rejected.Add($"{Path.GetFileName(batch[0])}: {error.Message}");
+                    continue;
+                }
                 foreach (JsonElement verdict in answer.GetProperty("results").EnumerateArray())
                 {
                     if (verdict.GetProperty("verdict").GetString() == "rejected")
@@ -182,17 +227,18 @@ namespace Shotline.Example
             return tuning.GetProperty("id").GetString();
         }
 
-        /// <summary>Waits for the end of a tuning and returns the number of its version.</summary>
-        public async Task<int> WaitForVersionAsync(string tuning, Action<string> progress)
+        /// <summary>Waits for the end of a tuning and returns the id and the number of its version.</summary>
+        public async Task<(string Model, int Version)> WaitForVersionAsync(string tuning, Action<string> progress)
         {
             while (true)
             {
-                JsonElement now = await CallAsync(HttpMethod.Get, $"v1/tunings/{tuning}").ConfigureAwait(false);
+                JsonElement now = await CallAgainAsync(() => CallAsync(HttpMethod.Get, $"v1/tunings/{tuning}")).ConfigureAwait(false);
                 string state = now.GetProperty("state").GetString();
                 switch (state)
                 {
                     case "succeeded":
-                        return now.GetProperty("model").GetProperty("version").GetInt32();
+                        JsonElement made = now.GetProperty("model");
+                        return (made.GetProperty("id").GetString(), made.GetProperty("version").GetInt32());
                     case "failed":
                         throw new ShotlineException(now.GetProperty("failure").GetProperty("problem").GetString());
                     case "cancelled":
@@ -206,6 +252,13 @@ namespace Shotline.Example
             }
         }
 
+        /// <summary>Returns the macro accuracy of a version, measured on what did not train it.</summary>
+        public async Task<double> AccuracyAsync(string model)
+        {
+            JsonElement found = await CallAsync(HttpMethod.Get, $"v1/models/{model}").ConfigureAwait(false);
+            return found.GetProperty("accuracy").GetProperty("macro").GetProperty("value").GetDouble();
+        }
+
         /// <summary>Puts a version into production.</summary>
         public Task PromoteAsync(string project, int version)
         {
@@ -213,89 +266,149 @@ namespace Shotline.Example
             return CallAsync(HttpMethod.Put, $"v1/projects/{project}/aliases/production", body);
         }
 
-        private async Task<JsonElement> UploadBatchAsync(
-            string project, string label, IList<string> paths, int start, int count)
+        // Cuts what is to be sent into requests of so many files and, a large file apart, bytes.
+        private static IEnumerable<List<string>> Batches(IEnumerable<string> paths)
+        {
+            var batch = new List<string>();
+            long bytes = 0;
+            foreach (string path in paths)
+            {
+                long more = new FileInfo(path).Length;
+                if (batch.Count > 0 && (batch.Count == FilesInARequest || bytes + more > BytesInARequest))
+                {
+                    yield return batch;
+                    batch = new List<string>();
+                    bytes = 0;
+                }
+                batch.Add(path);
+                bytes += more;
+            }
+            if (batch.Count > 0)
+            {
+                yield return batch;
+            }
+        }
+
+        private Task<JsonElement> UploadBatchAsync(string project, string label, List<string> paths)
+        {
+            return CallAgainAsync(() =>
+            {
+                var form = new MultipartFormDataContent();
+                form.Add(new StringContent(label, Encoding.UTF8), "label");
+                foreach (string path in paths)
+                {
+                    form.Add(new ByteArrayContent(File.ReadAllBytes(path)), "files", Path.GetFileName(path));
+                }
+                return CallAsync(HttpMethod.Post, $"v1/projects/{project}/images", form, UploadPatience);
+            });
+        }
+
+        // For requests that may be sent twice.
+        private static async Task<JsonElement> CallAgainAsync(Func<Task<JsonElement>> call)
         {
             for (int attempt = 1; ; attempt++)
             {
-                using (var form = new MultipartFormDataContent())
+                try
                 {
-                    form.Add(new StringContent(label, Encoding.UTF8), "label");
-                    for (int place = start; place < start + count; place++)
-                    {
-                        form.Add(new ByteArrayContent(File.ReadAllBytes(paths[place])), "files", Path.GetFileName(paths[place]));
-                    }
-                    try
-                    {
-                        return await CallAsync(HttpMethod.Post, $"v1/projects/{project}/images", form).ConfigureAwait(false);
-                    }
-                    catch (HttpRequestException) when (attempt < Tries)
-                    {
-                        // Below.
-                    }
+                    return await call().ConfigureAwait(false);
+                }
+                catch (Exception error) when (attempt < Tries && IsAway(error))
+                {
+                    // Below.
                 }
                 await Task.Delay(TimeSpan.FromSeconds(1 << attempt)).ConfigureAwait(false);
             }
         }
 
+        private static bool IsAway(Exception error)
+        {
+            return error is HttpRequestException
+                || (error is ShotlineException said && (said.Status == 0 || said.Status == 502 || said.Status == 503 || said.Status == 504));
+        }
+
+        // What a request with one image is refused with because of that image.
+        private static bool IsOfTheImage(int status)
+        {
+            return status == 409 || status == 413 || status == 422;
+        }
+
         private Task<JsonElement> CallAsync(HttpMethod method, string path, Dictionary<string, object> body)
         {
             string json = JsonSerializer.Serialize(body);
-            return CallAsync(method, path, new StringContent(json, Encoding.UTF8, "application/json"));
+            return CallAsync(method, path, new StringContent(json, Encoding.UTF8, "application/json"), Patience);
         }
 
-        private async Task<JsonElement> CallAsync(HttpMethod method, string path, HttpContent content = null)
+        private Task<JsonElement> CallAsync(HttpMethod method, string path)
+        {
+            return CallAsync(method, path, null, Patience);
+        }
+
+        private async Task<JsonElement> CallAsync(HttpMethod method, string path, HttpContent content, TimeSpan patience)
         {
             using (var request = new HttpRequestMessage(method, path) { Content = content })
-            using (HttpResponseMessage answer = await http.SendAsync(request).ConfigureAwait(false))
+            using (var cancel = new CancellationTokenSource(patience))
             {
-                string body = await answer.Content.ReadAsStringAsync().ConfigureAwait(false);
-                if (!answer.IsSuccessStatusCode)
+                try
                 {
-                    throw new ShotlineException(Describe(answer.StatusCode, body));
+                    using (HttpResponseMessage answer = await http.SendAsync(request, cancel.Token).ConfigureAwait(false))
+                    {
+                        string body = await answer.Content.ReadAsStringAsync(cancel.Token).ConfigureAwait(false);
+                        if (!answer.IsSuccessStatusCode)
+                        {
+                            throw new ShotlineException(Describe(answer.StatusCode, body), (int)answer.StatusCode, Read(body));
+                        }
+                        return Read(body);
+                    }
                 }
-                using (JsonDocument document = JsonDocument.Parse(body))
+                catch (OperationCanceledException)
                 {
-                    return document.RootElement.Clone();
+                    throw new ShotlineException(FormattableString.Invariant($"no answer within {patience.TotalSeconds} s"));
                 }
             }
         }
 
-        private static Decision ReadDecision(string body)
-        {
-            using (JsonDocument document = JsonDocument.Parse(body))
-            {
-                JsonElement answer = document.RootElement;
-                return new Decision(
-                    answer.GetProperty("decision").GetString(),
-                    answer.GetProperty("label").GetString(),
-                    answer.GetProperty("probability").GetDouble(),
-                    answer.GetProperty("model").GetProperty("version").GetInt32());
-            }
-        }
-
-        // Still at work on the same question; too many questions; not available now; a proxy's own error.
-        private static bool WorthAnotherTry(HttpStatusCode status)
-        {
-            int code = (int)status;
-            return code == 409 || code == 429 || code == 502 || code == 503;
-        }
-
-        // An error is problem+json, unless a proxy made it.
-        private static string Describe(HttpStatusCode status, string body)
+        // An empty object where the body is no JSON, as that of a proxy's error may be.
+        private static JsonElement Read(string body)
         {
             try
             {
                 using (JsonDocument document = JsonDocument.Parse(body))
                 {
-                    JsonElement problem = document.RootElement;
-                    return $"{(int)status}: {problem.GetProperty("detail").GetString()} {problem.GetProperty("fix").GetString()}";
+                    return document.RootElement.ValueKind == JsonValueKind.Object ? document.RootElement.Clone() : Nothing;
                 }
             }
-            catch (Exception error) when (error is JsonException || error is KeyNotFoundException || error is InvalidOperationException)
+            catch (JsonException)
             {
-                return $"{(int)status}: {(body.Length > 200 ? body.Substring(0, 200) : body)}";
+                return Nothing;
             }
+        }
+
+        private static Decision ReadDecision(string body)
+        {
+            JsonElement answer = Read(body);
+            return new Decision(
+                answer.GetProperty("decision").GetString(),
+                answer.GetProperty("label").GetString(),
+                answer.GetProperty("probability").GetDouble(),
+                answer.GetProperty("model").GetProperty("version").GetInt32());
+        }
+
+        // Still at work on the same question; not available now; a proxy's own error.
+        private static bool WorthAnotherTry(HttpStatusCode status)
+        {
+            int code = (int)status;
+            return code == 409 || code == 502 || code == 503;
+        }
+
+        // An error is problem+json, unless a proxy made it.
+        private static string Describe(HttpStatusCode status, string body)
+        {
+            JsonElement problem = Read(body);
+            if (problem.TryGetProperty("detail", out JsonElement detail) && problem.TryGetProperty("fix", out JsonElement fix))
+            {
+                return $"{(int)status}: {detail} {fix}";
+            }
+            return $"{(int)status}: {(body.Length > 200 ? body.Substring(0, 200) : body)}";
         }
     }
 }

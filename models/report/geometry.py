@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.collapse.etf import target_cosine
+from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, Measure, told
 from models.collapse.metrics import CollapseMetrics
 from models.report.charts import HeatMap, LineChart, Series, heat_map, line_chart
 from models.report.data import ReportData
@@ -57,92 +58,18 @@ class Mark:
         return round((self.value + 1) * 50, 2)
 
 
-_TEXT: list[tuple[str, str, str]] = [
-    (
-        "text_nc2",
-        "NC2, text",
-        "Distance of the centred text features from the ideal frame, in which every class stands"
-        " equally far from every other.",
-    ),
-    (
-        "text_to_image_nc3",
-        "NC3, text to image",
-        "The same distance for text features against image class means: do the prompts stand where"
-        " the photographs stand?",
-    ),
-    (
-        "text_equinorm",
-        "Equinorm spread",
-        "How unequal the lengths of the centred text features are.",
-    ),
-    (
-        "text_equiangularity",
-        "Equiangularity spread",
-        "How unequal the angles between the centred text features are.",
-    ),
-    (
-        "text_cosine",
-        "Mean text cosine",
-        "Raw cosine between two classes' text features; the lower, the further apart the prompts"
-        " stand.",
-    ),
-    (
-        "lc",
-        "LC, Gram form",
-        "Mean squared distance of those raw cosines from the ideal: what the regulariser LC pulls"
-        " to 0.",
-    ),
-    (
-        "mi",
-        "MI, point form",
-        "Mean squared distance of each text feature from its class's mean image feature: what the"
-        " regulariser MI pulls to 0.",
-    ),
-    (
-        "nc4",
-        "NC4",
-        "Share of the training photographs on which the prompts and the nearest class mean agree.",
-    ),
-]
-_IMAGE: list[tuple[str, str, str]] = [
-    (
-        "nc1",
-        "NC1",
-        "Spread inside the classes over the spread between them: the smaller, the easier the"
-        " photographs are to tell apart.",
-    ),
-    (
-        "cdnv",
-        "CDNV",
-        "The same for pairs of classes, averaged; a pair that lies close together raises it.",
-    ),
-    (
-        "image_nc2",
-        "NC2, images",
-        "Distance of the centred image class means from the ideal frame.",
-    ),
-]
-# Zero, or one of two values, for any two vectors: they say nothing there.
-_MEANINGLESS_FOR_TWO = {
-    "text_nc2",
-    "image_nc2",
-    "text_to_image_nc3",
-    "text_equinorm",
-    "text_equiangularity",
-}
-
-
 def text_metrics(data: ReportData) -> list[Metric]:
     """Return the measures that tuning text can move, before and after."""
     metrics = data.header.metrics
     rows = []
-    for key, name, meaning in _told(_TEXT, data.n_classes):
-        ideal = _ideal(key, data.n_classes)
-        before, after = _value(metrics.collapse_before, key), _value(metrics.collapse_after, key)
+    for measure in told(TEXT_SIDE, data.n_classes):
+        ideal = measure.ideal(data.n_classes)
+        before = _value(metrics.collapse_before, measure)
+        after = _value(metrics.collapse_after, measure)
         rows.append(
             Metric(
-                name,
-                meaning,
+                measure.name,
+                measure.meaning,
                 number(before),
                 number(after),
                 number(ideal),
@@ -156,8 +83,8 @@ def image_metrics(data: ReportData) -> list[Metric]:
     """Return the measures of the image side, which tuning text cannot move."""
     after = data.header.metrics.collapse_after
     return [
-        Metric(name, meaning, NOTHING, number(_value(after, key)), number(0))
-        for key, name, meaning in _told(_IMAGE, data.n_classes)
+        Metric(it.name, it.meaning, NOTHING, number(_value(after, it)), number(0))
+        for it in told(IMAGE_SIDE, data.n_classes)
     ]
 
 
@@ -242,16 +169,8 @@ def collapse_chart(data: ReportData) -> LineChart | None:
     return line_chart(epochs, [series], low=-1.0, high=1.0, reference=(-1.0, "ideal"))
 
 
-def _told(rows: list[tuple[str, str, str]], n_classes: int) -> list[tuple[str, str, str]]:
-    return [row for row in rows if n_classes > 2 or row[0] not in _MEANINGLESS_FOR_TWO]
-
-
-def _ideal(key: str, n_classes: int) -> float:
-    return {"nc4": 1.0, "text_cosine": target_cosine(n_classes)}.get(key, 0.0)
-
-
-def _value(metrics: CollapseMetrics, key: str) -> float:
-    return float(getattr(metrics, key))
+def _value(metrics: CollapseMetrics, measure: Measure) -> float:
+    return float(getattr(metrics, measure.key))
 
 
 def _verdict(before: float, after: float, ideal: float) -> str:

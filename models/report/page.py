@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from models.report import geometry, reproduction, results, words
+from models.report import charts, geometry, reproduction, results, words
 from models.report.data import ReportData
 from models.report.palette import cosine_class, ramp_css
 
@@ -44,6 +44,7 @@ def _results(data: ReportData) -> dict[str, Any]:
         "weakest": results.weakest(classes),
         "outcomes": results.outcomes(data.header.classes, data.tuned),
         "cautions": results.cautions(data),
+        "max_numbered": charts.MAX_NUMBERED,
         "matrix": results.matrix(data.tuned) if data.n_classes <= results.MAX_MATRIX else None,
         "confusions": results.worst_confusions(data.names, data.tuned),
         "wrong": results.wrong(data.tuned),

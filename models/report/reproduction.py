@@ -13,15 +13,14 @@ from models.report.data import ReportData
 
 # In the order in which they happen; phases of other names follow.
 _PHASES = {
-    "install": "Installing",
     "start": "Starting the service",
     "upload": "Uploading the photographs",
-    "queue": "Waiting in the queue",
+    "queue": "Queue, start and end of the job",
     "features": "Encoding the photographs",
     "tune": "Tuning the prompts",
     "evaluate": "Measuring the result",
-    "promote": "Promoting",
     "predict": "Deciding the test photographs",
+    "zero-shot": "The same without tuning",
 }
 
 

@@ -1,11 +1,9 @@
 """What integrators copy, against a real service: all of `docs/api.md`, and the examples."""
 
 import http.client
-import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -15,53 +13,24 @@ import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import quote
 
-import numpy as np
-import PIL.Image
 import pytest
+
+from tests.e2e.service import Service, service_up
+from tests.e2e.test_command_line import write_image
+from tests.integration.services import wait_for
 
 ROOT = Path(__file__).parents[2]
 COLOURS = {"good": (190, 70, 70), "scratch": (70, 70, 190), "へこみ": (70, 190, 70)}
 
 
-class Service(NamedTuple):
-    address: str
-    key: str
-
-    def get(self, path: str) -> Any:
-        request = urllib.request.Request(
-            self.address + path, headers={"Authorization": f"Bearer {self.key}"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)
-
-
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
     """A whole service, as `shotline up` runs it."""
-    with tempfile.TemporaryDirectory(prefix="shotline-") as home:
-        command = [sys.executable, "-m", "app.cli.main", "up", "--data", home, "--port", "0"]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            said = ""
-            while "Ctrl-C" not in said:
-                line = process.stdout.readline()
-                assert line, f"it ended: {said}"
-                said += line
-            address = re.search(r"Shotline is at (\S+)", said)
-            key = re.search(r"shown this once: (\S+)", said)
-            assert address
-            assert key
-            yield Service(address[1], key[1])
-            process.send_signal(signal.SIGINT)
-
-
-def write_image(path: Path, seed: int, colour: tuple[int, int, int]) -> Path:
-    noise = np.random.default_rng(seed).integers(-40, 40, (48, 48, 3))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    PIL.Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(path)
-    return path
+    with tempfile.TemporaryDirectory(prefix="shotline-") as home, service_up(Path(home)) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
@@ -123,11 +92,37 @@ def test_every_command_of_the_page_works_and_every_operation_is_there(
     assert not missing
 
 
-def run_example(service: Service, name: str, *args: object, url: str | None = None) -> Any:
+@pytest.mark.skipif(
+    not (shutil.which("curl") and shutil.which("jq")), reason="curl or jq is not here"
+)
+def test_the_session_of_the_readme_ends_with_a_decision(service: Service, tmp_path: Path) -> None:
+    for label in ("good", "scratch"):
+        for number in range(3):
+            path = tmp_path / label / f"{number}.jpg"
+            write_image(path, 300 * len(label) + number, COLOURS[label])
+    write_image(tmp_path / "new.jpg", 9999, COLOURS["scratch"])
+    (session,) = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), re.S | re.M)
+    script = "\n".join(
+        [
+            "set -euo pipefail",
+            'curl() { command curl --fail-with-body "$@"; }',
+            session.replace("http://127.0.0.1:8000", service.address).replace("sl_…", service.key),
+        ]
+    )
+    result = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
+    assert '"decision":"ng","label":"scratch"' in result.stdout
+
+
+def run_example(
+    service: Service, name: str, *args: object, url: str | None = None, key: str | None = None
+) -> Any:
     command = [sys.executable, str(ROOT / "examples/python" / name), *map(str, args)]
     environment = os.environ | {
         "SHOTLINE_URL": url or service.address,
-        "SHOTLINE_KEY": service.key,
+        "SHOTLINE_KEY": service.key if key is None else key,
     }
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
@@ -167,6 +162,51 @@ def test_the_python_examples(service: Service, photographs: Path, tuned: Any) ->
     unknown = run_example(service, "predict.py", "--project", "none such", new)
     assert unknown.returncode == 2
     assert "no project is called 'none such'" in unknown.stderr
+
+
+def test_a_photograph_may_be_called_anything(
+    service: Service, photographs: Path, tuned: object, tmp_path: Path
+) -> None:
+    new = shutil.copy(photographs.parent / "new.png", tmp_path / "傷 1.png")
+    decided = run_example(service, "predict.py", "--project", "bracket", "--deadline", 20, new)
+    assert decided.stdout.startswith("傷 1.png\tng\tscratch"), decided.stderr
+    (project,) = service.get("/v1/projects?name=bracket")["items"]
+    path = f"/v1/projects/{project['id']}/predictions?image_id={quote('傷 1.png')}"
+    wait_for(lambda: len(service.get(path)["items"]) == 1, "the record", 10)
+
+
+def test_what_cannot_be_asked_is_not_a_bad_part(service: Service, photographs: Path) -> None:
+    new = photographs.parent / "new.png"
+    no_key = run_example(service, "predict.py", "--project", "bracket", new, key="")
+    assert no_key.returncode == 2
+    assert "SHOTLINE_KEY" in no_key.stderr
+    missing = run_example(service, "predict.py", "--project", "bracket", "no such.png")
+    nobody = run_example(
+        service, "predict.py", "--project", "bracket", new, url="http://127.0.0.1:9"
+    )
+    for failed in (missing, nobody):
+        assert failed.returncode == 2
+        assert failed.stderr.startswith("No decision: ")
+
+
+def test_the_upload_goes_on_behind_files_that_cannot_be_used(
+    service: Service, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photographs"
+    (folder / "broken").mkdir(parents=True)
+    for number in range(33):  # the last one is alone in its request
+        (folder / "broken" / f"{number:02}.png").write_bytes(b"cut short, %d" % number)
+    for number in range(3):
+        write_image(folder / "good" / f"{number}.png", number, COLOURS["good"])
+    (folder / "good" / "Thumbs.db").write_bytes(b"not a photograph")
+    result = run_example(service, "upload_and_tune.py", folder, "--project", "broken")
+    assert result.returncode == 1  # one class has no photographs
+    *rejected, failed = result.stderr.splitlines()
+    assert [line.partition(":")[0] for line in rejected] == [f"{it:02}.png" for it in range(33)]
+    assert failed.startswith("Failed: ")
+    (project,) = service.get("/v1/projects?name=broken")["items"]
+    counts = {it["name"]: it["images"]["train"] for it in project["classes"]}
+    assert counts == {"broken": 0, "good": 3}
 
 
 def test_a_lost_answer_is_asked_for_again_and_recorded_once(

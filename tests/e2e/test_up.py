@@ -1,31 +1,21 @@
 """`shotline up`, `push` and `keys` as a person runs them: one terminal, real processes."""
 
-import contextlib
 import os
-import re
-import signal
+import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
 from app.cli.api import Api, RequestFailed
+from app.cli.up import Address, free_address
+from models.errors import BadInput
+from tests.e2e.service import SHOTLINE, Service, service_up
 from tests.e2e.test_command_line import COLOURS, write_classes, write_image
+from tests.integration.services import wait_for
 
-SHOTLINE = [sys.executable, "-m", "app.cli.main"]
 FAST = ["--set", "steps=10", "--set", "warmup_steps=1", "--set", "folds=2"]
-
-
-class Up(NamedTuple):
-    """A running service."""
-
-    process: "subprocess.Popen[str]"
-    home: Path
-    address: str
-    key: str
 
 
 def shotline(*args: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -39,20 +29,12 @@ def shotline(*args: object, **environment: str) -> "subprocess.CompletedProcess[
 
 
 @pytest.fixture(scope="module")
-def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     home = tmp_path_factory.mktemp("home")
-    process = subprocess.Popen(
-        [*SHOTLINE, "up", "--data", str(home), "--port", "0"], stdout=subprocess.PIPE, text=True
-    )
-    with process:
-        assert process.stdout is not None
-        address = re.search(r"at (http://\S+)", process.stdout.readline())
-        key = re.search(r"this once: (\S+)", process.stdout.readline())
-        assert address
-        assert key, (home / "logs").iterdir()
-        yield Up(process, home, address[1], key[1])
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 0
+    with service_up(home) as service:
+        assert service.key
+        yield service
+    assert service.process.returncode == 0
     for name in ("redis", "worker", "gateway"):
         assert (home / "logs" / f"{name}.log").exists()
     assert children_of(home) == []
@@ -72,7 +54,7 @@ def children_of(home: Path) -> list[str]:
     return found
 
 
-def test_a_second_up_on_the_same_folder_says_so(up: Up) -> None:
+def test_a_second_up_on_the_same_folder_says_so(up: Service) -> None:
     second = shotline("up", "--data", up.home, "--port", "0")
     assert second.returncode == 2
     text = " ".join(second.stderr.split())
@@ -81,7 +63,44 @@ def test_a_second_up_on_the_same_folder_says_so(up: Up) -> None:
     assert str(up.process.pid) in text
 
 
-def test_pushes_a_folder_promotes_and_answers(up: Up, tmp_path: Path) -> None:
+def test_a_taken_port_is_named_and_costs_no_key(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = shotline("up", "--data", home, "--port", port)
+    assert refused.returncode == 2
+    text = " ".join(refused.stderr.split())
+    assert f"Port {port} of 127.0.0.1 is taken" in text
+    assert "--port" in text
+    assert refused.stdout == ""
+    assert not (home / "shotline.db").exists()
+
+
+def test_the_first_key_is_seen_before_anything_else_can_fail(tmp_path: Path) -> None:
+    # A gateway that refuses to start: anybody could reach it, and it would ask for no key.
+    options = ("--data", tmp_path / "home", "--host", "0.0.0.0", "--port", 0)
+    failed = shotline("up", *options, SHOTLINE_AUTH="off")
+    assert failed.returncode == 2
+    assert "The gateway ended with exit code 2" in failed.stderr
+    assert "shown this once: sl_" in failed.stdout
+
+
+def test_a_restart_keeps_the_data_and_makes_no_second_key(tmp_path: Path) -> None:
+    with service_up(tmp_path / "home") as first, Api(first.address, first.key) as api:
+        made = api.project("bearing cap")["id"]
+    with service_up(tmp_path / "home") as second, Api(second.address, first.key) as api:
+        assert api.project("bearing cap")["id"] == made
+    assert second.key == ""
+
+
+def test_where_the_gateway_can_listen() -> None:
+    assert str(Address("::1", 8000)) == "http://[::1]:8000"
+    assert free_address("127.0.0.1", 0).port > 0
+    with pytest.raises(BadInput, match=r"192\.0\.2\.1"):  # TEST-NET-1: nobody's own
+        free_address("192.0.2.1", 8000)
+
+
+def test_pushes_a_folder_promotes_and_answers(up: Service, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch", n=4)
     pushed = shotline(
         *("push", folder, "--project", "bearing cap", "--promote", "--url", up.address),
@@ -99,7 +118,7 @@ def test_pushes_a_folder_promotes_and_answers(up: Up, tmp_path: Path) -> None:
     assert answer["model"]["version"] == 1
 
 
-def test_push_names_what_it_leaves_out(up: Up, tmp_path: Path) -> None:
+def test_push_names_what_it_leaves_out(up: Service, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch", n=3)
     (folder / "good" / "notes.txt").write_text("not a photograph")
     pushed = shotline(
@@ -111,7 +130,32 @@ def test_push_names_what_it_leaves_out(up: Up, tmp_path: Path) -> None:
     assert "waits for `--promote`" in pushed.stdout
 
 
-def test_push_without_a_key_or_gateway_says_what_to_do(up: Up, tmp_path: Path) -> None:
+def test_push_in_several_requests_with_bad_files_and_litter(up: Service, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "a_scratch", n=60)
+    for number in range(4):
+        write_image(folder / "z_fine" / f"{number}.png", 7000 + number, COLOURS["good"])
+    (folder / "z_fine" / "Thumbs.db").write_bytes(b"not a photograph")
+    (folder / "z_fine" / "zzz.png").write_bytes(b"\x89PNG cut short")  # alone in the last request
+    pushed = shotline(
+        *("push", folder, "--project", "many", "--ok", "Z-Fine", "--url", up.address, *FAST),
+        SHOTLINE_KEY=up.key,
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    assert pushed.stderr.count("Left out") == 1
+    assert "z_fine/zzz.png" in pushed.stderr
+    with Api(up.address, up.key) as api:
+        classes = {it["name"]: it for it in api.project("many")["classes"]}
+        assert {name: it["role"] for name, it in classes.items()} == {
+            "a_scratch": "ng",
+            "z_fine": "ok",
+        }
+        assert {name: it["images"]["train"] for name, it in classes.items()} == {
+            "a_scratch": 60,
+            "z_fine": 4,
+        }
+
+
+def test_push_without_a_key_or_gateway_says_what_to_do(up: Service, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch", n=3)
     no_key = shotline("push", folder, "--project", "x", "--url", up.address)
     assert no_key.returncode == 2
@@ -121,34 +165,43 @@ def test_push_without_a_key_or_gateway_says_what_to_do(up: Up, tmp_path: Path) -
     assert "shotline up" in nobody.stderr
 
 
-def test_keys_are_made_listed_and_revoked(up: Up) -> None:
+def test_keys_are_made_listed_and_revoked(up: Service) -> None:
     made = shotline("keys", "create", "line 3", "--role", "viewer", "--data", up.home)
     key = made.stdout.strip()
     assert key.startswith("sl_")
     with Api(up.address, key) as api:
-        assert "items" in wait_for_key(api)
+        wait_for(lambda: accepts(api), "the new key", 10)
     listed = shotline("keys", "list", "--data", up.home).stdout
     assert "line 3" in listed
     assert key not in listed
     assert shotline("keys", "revoke", key[:11], "--data", up.home).returncode == 0
     with Api(up.address, key) as api:
-        assert "key" in refusal(api).problem
-
-
-def wait_for_key(api: Api) -> dict[str, object]:
-    """Ask until the gateway has read its keys anew, which it does at least every second."""
-    while True:
-        with contextlib.suppress(RequestFailed):
-            return dict(api.call("GET", "/v1/projects").json())
-
-
-def refusal(api: Api) -> RequestFailed:
-    """Ask until the gateway refuses the key."""
-    while True:
-        try:
+        wait_for(lambda: not accepts(api), "the end of the key", 10)
+        with pytest.raises(RequestFailed, match="API key"):
             api.call("GET", "/v1/projects")
-        except RequestFailed as error:
-            return error
+
+
+def accepts(api: Api) -> bool:
+    """Say whether the gateway takes the key; it reads its keys anew at least every second."""
+    try:
+        api.call("GET", "/v1/projects")
+    except RequestFailed:
+        return False
+    return True
+
+
+def test_a_key_of_a_project_by_its_name_in_any_spelling(up: Service) -> None:
+    with Api(up.address, up.key) as api:
+        project = api.project("Housing_Top side")["id"]
+    options = ("--project", "housing top-SIDE", "--data", up.home)
+    made = shotline("keys", "create", "line 4", *options)
+    assert made.returncode == 0, made.stderr
+    with Api(up.address, made.stdout.strip()) as api:
+        wait_for(lambda: accepts(api), "the new key", 10)
+        assert [it["id"] for it in api.call("GET", "/v1/projects").json()["items"]] == [project]
+    unknown = shotline("keys", "create", "line 5", "--project", "none such", "--data", up.home)
+    assert unknown.returncode == 2
+    assert "'none such'" in unknown.stderr
 
 
 def test_keys_on_a_folder_without_a_database_says_so(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import re
 import shutil
 import stat
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -110,13 +111,24 @@ def test_every_variable_is_documented_with_its_default() -> None:
         assert documented[name] == default, name
 
 
+def test_no_variable_of_composes_can_be_one_of_another_program() -> None:
+    assert all(name.startswith("SHOTLINE_") for name, _ in VARIABLE.findall(COMPOSE_TEXT))
+
+
+def test_the_image_carries_the_version() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert {filled_in(SERVICES[name]["image"]) for name in OURS} == {f"shotline:{version}"}
+    assert f"docker build --tag shotline:{version} ." in (ROOT / "docs/deploy.md").read_text()
+
+
 def test_every_setting_in_env_example_exists() -> None:
     known = {
         f"{field.annotation.model_config.get('env_prefix', '')}{name.upper()}"  # type: ignore[union-attr]
         for field in Settings.model_fields.values()
         for name in field.annotation.model_fields  # type: ignore[union-attr]
     }
-    named = set(re.findall(r"^#?(SHOTLINE_[A-Z_]+)=", ENV_EXAMPLE, re.M))
+    composes = {name for name, _ in VARIABLE.findall(COMPOSE_TEXT)}
+    named = set(re.findall(r"^#?(SHOTLINE_[A-Z_]+)=", ENV_EXAMPLE, re.M)) - composes
     assert named
     assert named <= known
 

@@ -29,6 +29,16 @@ def test_the_listing_cuts_the_line_where_it_is_cut() -> None:
         assert rest[7:].partition(";") == ("12", ";", "a;b")
 
 
+def test_the_listing_has_one_deadline_and_forgets_the_last_part() -> None:
+    (listing,) = re.findall(r"^```text\n(.*?)^```", PAGE, re.S | re.M)
+    assert not re.search(r"deadline_ms=\d", listing)
+    assert listing.count("PT := Deadline + Network") == 1
+    reading, asking = listing.split("FUNCTION_BLOCK AskShotline")
+    assert "ReadDecision.Code := UNDECIDABLE" in reading
+    # Every result is a whole one: no field is set alone, so none is left from the part before.
+    assert re.findall(r"Result(?:\.\w+)? := (\w+)", asking) == ["ReadDecision"] * 3
+
+
 def test_headers_and_query_exist() -> None:
     app = create_app(Settings())
     operation = app.openapi()["paths"]["/v1/projects/{project}/predict"]["post"]

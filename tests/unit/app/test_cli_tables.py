@@ -57,7 +57,7 @@ def test_collapse_of_two_classes_leaves_out_what_is_fixed() -> None:
     metrics = sample_report(("a", "b")).header.metrics
     broken = metrics.collapse_after.model_copy(update={"mi": float("nan")})
     text = shown(collapse_table(metrics.collapse_before, broken, 2))
-    assert "NC2 text" not in text
+    assert "NC2, text" not in text
     assert "-1.000" in text
     assert "\N{EM DASH}" in text
 

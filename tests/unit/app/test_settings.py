@@ -1,12 +1,15 @@
 """Settings from the environment and from files."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
 
 from app.core.errors import Forbidden
 from app.core.settings import AuthSettings, DatabaseSettings, Settings
+from models.errors import BadInput
 
 
 @pytest.fixture(autouse=True)
@@ -47,8 +50,39 @@ def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 )
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(ValidationError):
+    with pytest.raises(BadInput, match=f"^{name} is '{value}': ") as refused:
         Settings()
+    assert refused.value.field == name
+
+
+def test_a_database_that_is_none_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOTLINE_DATABASE_URL", "postgres://u:secret@db/shotline")
+    with pytest.raises(BadInput, match=r"SHOTLINE_DATABASE_URL .*postgresql\+psycopg") as refused:
+        Settings()
+    assert "secret" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("SHOTLINE_QUEUE_URL_FILE", str(tmp_path / "none"))
+    with pytest.raises(BadInput, match=r"SHOTLINE_QUEUE_URL_FILE .*none"):
+        Settings()
+
+
+@pytest.mark.parametrize("command", ["serve", "worker", "migrate"])
+def test_a_command_says_so_in_two_lines(command: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "app.cli.main", command],
+        env={**os.environ, "SHOTLINE_LOG_LEVEL": "loud"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    error, fix = result.stderr.splitlines()
+    assert "SHOTLINE_LOG_LEVEL is 'loud'" in error
+    assert "SHOTLINE_LOG_LEVEL" in fix
 
 
 def test_no_authentication_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
