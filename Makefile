@@ -20,7 +20,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[demo,dev,postgres]'
+	@$(PIP) --editable '.[demo,dev,postgres,starter]'
 	@touch $@
 
 $(VENV)/.elpv: $(VENV)/.base
@@ -52,9 +52,12 @@ format: $(VENV)/.dev  ## Put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev $(VENV)/.starter  ## Measurements that take minutes; writes benchmarks/results
+bench: $(VENV)/.dev  ## Measurements that take minutes; writes benchmarks/results
 	$(BIN)/python -m benchmarks.starter
 	$(BIN)/python -m benchmarks.xsdd
+	$(BIN)/python -m benchmarks.tune_time
+	$(BIN)/python -m benchmarks.memory
+	$(BIN)/python -m benchmarks.threads
 
 docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
 	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs

@@ -10,6 +10,7 @@ from typing import Literal
 from models.classes import ClassSpec, check_classes, class_spec, default_role
 from models.errors import BadDataset, BadImage
 from models.imaging import check_image
+from models.litter import is_litter
 from models.progress import Progress, no_progress
 
 Split = Literal["train", "holdout"]
@@ -18,7 +19,6 @@ Split = Literal["train", "holdout"]
 MIN_HOLDOUT_GROUPS = 5
 
 # Written by file managers beside the photographs.
-_LITTER = {"thumbs.db", "desktop.ini"}
 
 
 @dataclass(frozen=True)
@@ -238,11 +238,6 @@ def _class_folders(root: Path) -> list[Path]:
             field="folder",
         )
     return folders
-
-
-def is_litter(name: str) -> bool:
-    """Say whether a file or folder of that name is hidden, or written by a file manager."""
-    return name.startswith(".") or name.lower() in _LITTER
 
 
 def _visible(folder: Path) -> Iterator[Path]:

@@ -73,7 +73,7 @@ def _decide(
 
 def _expand(paths: list[Path]) -> Iterator[Path]:
     """Replace each folder by the files in it and in its sub-folders, litter left out."""
-    from models.dataset import is_litter
+    from models.litter import is_litter
 
     for path in paths:
         if not path.is_dir():

@@ -24,6 +24,7 @@ from app.core.slices import Slice
 from app.core.tables import Split
 from app.images.incoming import IncomingFile
 from models.errors import BadImage, storage_errors
+from models.litter import is_litter
 from models.names import printable
 
 _CHUNK = 1 << 18
@@ -34,7 +35,6 @@ _SMALLEST_DIRECTORY = 1 << 20
 _HARMLESS_BYTES = 64 << 20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _ENCRYPTED, _UTF8 = 0x1, 0x800
-_LITTER = {"thumbs.db", "desktop.ini", "__macosx"}
 _ABSOLUTE = re.compile(r"/|[A-Za-z]:")
 
 
@@ -281,7 +281,7 @@ def _check_name(name: str) -> None:
 
 
 def _is_litter(path: PurePosixPath) -> bool:
-    return any(part.startswith(".") or part.lower() in _LITTER for part in path.parts)
+    return any(map(is_litter, path.parts))
 
 
 def _incoming(entry: _Entry, split: Split, groups: Mapping[str, str]) -> IncomingFile:

@@ -5,7 +5,7 @@ import sys
 import pytest
 
 # Prints how many pages the kernel handed out while 64 MiB were taken and left ten times over, in
-# the main thread and in one that started later; the first rounds, while the heap grows, do not count.
+# the main thread and in one that started later. The rounds in which the heap grows do not count.
 _PAGES = """
 import resource, sys, threading
 import torch
