@@ -70,7 +70,9 @@ class Gateway:
         self.decode_limiter = CapacityLimiter(workers)
 
 
-def get_gateway(request: Request) -> Gateway:
+# A coroutine, as is every dependency of predictions: FastAPI runs plain functions in the pool of
+# threads in which other requests wait for the database.
+async def get_gateway(request: Request) -> Gateway:
     """Return the gateway that serves `request`."""
     gateway: Gateway = request.app.state.gateway
     return gateway

@@ -7,10 +7,12 @@ of photographs in one upload would exhaust either.
 import mmap
 import tempfile
 from email.message import Message
+from functools import partial
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import anyio
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from app.core.errors import BadRequest
@@ -108,24 +110,32 @@ class SpooledBody:
         return parts
 
 
-async def spool(request: Request, folder: Path) -> SpooledBody:
+async def spool(
+    request: Request, folder: Path, threads: CapacityLimiter | None = None
+) -> SpooledBody:
     """Write the request's body to a file without a name in `folder`.
+
+    Args:
+        request: its body is not read yet.
+        folder: on the disk that is to hold it.
+        threads: the file is written by these; by default by those of all requests.
 
     Raises:
         TooLarge: from the middleware that counts the bytes.
         StorageFull: the disk fills.
     """
+    run = partial(anyio.to_thread.run_sync, limiter=threads)
     size, waiting = 0, bytearray()
     with storage_errors(folder / "upload"):
-        file = await anyio.to_thread.run_sync(_open, folder)
+        file = await run(_open, folder)
         try:
             async for chunk in request.stream():
                 waiting += chunk
                 size += len(chunk)
                 if len(waiting) >= _CHUNK:
-                    await anyio.to_thread.run_sync(_write, file, bytes(waiting))
+                    await run(_write, file, bytes(waiting))
                     waiting.clear()
-            await anyio.to_thread.run_sync(_write, file, bytes(waiting))
+            await run(_write, file, bytes(waiting))
         except BaseException:
             file.close()
             raise

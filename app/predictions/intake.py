@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import anyio
+from anyio import CapacityLimiter
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -18,7 +19,7 @@ from starlette.requests import Request
 from app.core.errors import BadRequest, TooLarge, UnsupportedType
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
-from app.http.spool import Part, spool
+from app.http.spool import Part, SpooledBody, spool
 from app.predictions.incoming import NO_ORIGIN, IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
@@ -48,7 +49,11 @@ class Intake:
 
 
 async def read_intake(
-    request: Request, defaults: Origin, limits: LimitSettings, scratch: Path
+    request: Request,
+    defaults: Origin,
+    limits: LimitSettings,
+    scratch: Path,
+    threads: CapacityLimiter,
 ) -> Intake:
     """Read a request's body.
 
@@ -57,6 +62,7 @@ async def read_intake(
         defaults: what the headers say of all its images.
         limits: on bytes and images.
         scratch: where a multipart body is spooled to.
+        threads: what reads it takes a thread of these.
 
     Raises:
         BadRequest, BadInput, RequestValidationError: a body that cannot be read.
@@ -70,10 +76,10 @@ async def read_intake(
         read = partial(_within, data, limits.file_bytes)
         return Intake([IncomingImage(defaults, read)], single=True)
     if kind == "multipart/form-data":
-        return await _read_form(request, content_type, defaults, limits, scratch)
+        return await _read_form(request, content_type, defaults, limits, scratch, threads)
     if kind == "application/json":
         data = await request.body()
-        return await anyio.to_thread.run_sync(_read_json, data, defaults, limits)
+        return await anyio.to_thread.run_sync(_read_json, data, defaults, limits, limiter=threads)
     raise UnsupportedType(
         f"The Content-Type {content_type[:80]!r} is none of image/*, multipart/form-data and"
         " application/json.",
@@ -106,14 +112,20 @@ def make_origin(
 
 
 async def _read_form(
-    request: Request, content_type: str, defaults: Origin, limits: LimitSettings, scratch: Path
+    request: Request,
+    content_type: str,
+    defaults: Origin,
+    limits: LimitSettings,
+    scratch: Path,
+    threads: CapacityLimiter,
 ) -> Intake:
     stack = ExitStack()
     try:
-        body = await spool(request, scratch)
+        body = await spool(request, scratch, threads)
         stack.callback(body.close)
-        parts = await anyio.to_thread.run_sync(body.parts, content_type)
-        images = _form_images(parts, defaults, limits)
+        images = await anyio.to_thread.run_sync(
+            _form_images, body, content_type, defaults, limits, limiter=threads
+        )
     except BaseException:
         stack.close()
         raise
@@ -121,8 +133,9 @@ async def _read_form(
 
 
 def _form_images(
-    parts: Sequence[Part], defaults: Origin, limits: LimitSettings
+    body: SpooledBody, content_type: str, defaults: Origin, limits: LimitSettings
 ) -> list[IncomingImage]:
+    parts = body.parts(content_type)
     files = [part for part in parts if part.file_name is not None]
     if not files:
         raise BadRequest(

@@ -49,7 +49,7 @@ def install_predictions(
     app.state.predictions = predictions
 
 
-def get_predictions(request: Request) -> Predictions:
+async def get_predictions(request: Request) -> Predictions:
     """Return the prediction path of the gateway that serves `request`."""
     predictions: Predictions = request.app.state.predictions
     return predictions

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -28,50 +29,61 @@ _DAY_MS = 86_400_000
 _COMPACT_EXAMPLE = "2;0.9400;7;scratch"
 
 
+@dataclass(frozen=True)
 class Call:
-    """What a request says beside its body."""
+    """What a request says beside its body.
 
-    def __init__(
-        self,
-        top_k: Annotated[
-            int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
-        ] = None,
-        deadline_ms: Annotated[
-            int | None,
-            Query(
-                ge=1,
-                le=_DAY_MS,
-                description="Answer 504 rather than begin with an image later than this.",
-            ),
-        ] = None,
-        format: Annotated[  # noqa: A002 - what the caller writes
-            Literal["json", "compact"],
-            Query(description="`compact`: `code;probability;version;label`, at most 254 bytes."),
-        ] = "json",
-        accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
-        idempotency_key: Annotated[
-            str | None, Header(description="The same key, the same answer, for 24 hours.")
-        ] = None,
-        image_id: Annotated[str | None, Header(description="Echoed in the answer.")] = None,
-        part_id: Annotated[str | None, Header(description="Kept, searchable.")] = None,
-        station: Annotated[str | None, Header(description="Kept, searchable.")] = None,
-        captured_at: Annotated[str | None, Header(description="ISO 8601 with a zone.")] = None,
-    ) -> None:
-        self.deadline = math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1000
-        self.top_k, self.key = top_k, idempotency_key
-        self.form = Form(compact=format == "compact", lines=NDJSON in accept)
-        self._said = (image_id, part_id, station, captured_at)
+    Attributes:
+        top_k: so many classes are listed; None for all.
+        deadline: of `time.monotonic`.
+        key: the Idempotency-Key.
+        form: of the answer.
+        origin: what the headers say of all its images.
+    """
 
-    def origin(self) -> Origin:
-        """Return what the headers say of the images.
-
-        Raises:
-            BadName, BadInput: see `intake.make_origin`.
-        """
-        return make_origin(*(None if said is None else _utf8(said) for said in self._said))
+    top_k: int | None
+    deadline: float
+    key: str | None
+    form: Form
+    origin: Origin
 
 
-CallDep = Annotated[Call, Depends()]
+async def _call(
+    top_k: Annotated[
+        int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
+    ] = None,
+    deadline_ms: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=_DAY_MS,
+            description="Answer 504 rather than begin with an image later than this.",
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002 - what the caller writes
+        Literal["json", "compact"],
+        Query(description="`compact`: `code;probability;version;label`, at most 254 bytes."),
+    ] = "json",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key, the same answer, for 24 hours.")
+    ] = None,
+    image_id: Annotated[str | None, Header(description="Echoed in the answer.")] = None,
+    part_id: Annotated[str | None, Header(description="Kept, searchable.")] = None,
+    station: Annotated[str | None, Header(description="Kept, searchable.")] = None,
+    captured_at: Annotated[str | None, Header(description="ISO 8601 with a zone.")] = None,
+) -> Call:
+    said = (image_id, part_id, station, captured_at)
+    return Call(
+        top_k,
+        math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1000,
+        idempotency_key,
+        Form(compact=format == "compact", lines=NDJSON in accept),
+        make_origin(*(None if text is None else _utf8(text) for text in said)),
+    )
+
+
+CallDep = Annotated[Call, Depends(_call)]
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
@@ -197,7 +209,9 @@ async def _serve(
 ) -> Response:
     model.check_encoder(predictions.batcher.encoder())  # before the body is read
     settings = gateway.settings
-    intake = await read_intake(request, call.origin(), settings.limits, settings.scratch_folder)
+    intake = await read_intake(
+        request, call.origin, settings.limits, settings.scratch_folder, predictions.threads
+    )
     once = None
     if call.key is not None:
         once = Once(f"{principal.key_id} {request.url.path}", call.key)

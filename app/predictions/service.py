@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
+from anyio import CapacityLimiter
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -34,6 +35,10 @@ from models.predictor import Decision, class_probabilities, decide
 
 Result = TypeVar("Result")
 Outcome = PredictionOut | ShotlineError
+
+
+# They read bodies and the file of idempotency keys, and wait for nothing else.
+_THREADS = 16
 
 
 class Question(NamedTuple):
@@ -97,6 +102,7 @@ class Predictions:
         batcher: the encoder.
         records: the background writer.
         answers: remembered under Idempotency-Keys.
+        threads: for what blocks; other requests may have all of theirs wait for the database.
     """
 
     def __init__(
@@ -110,6 +116,7 @@ class Predictions:
     ) -> None:
         self.models, self.batcher, self.records = models, batcher, records
         self.answers, self.metrics = answers, metrics
+        self.threads = CapacityLimiter(_THREADS)
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.
         self._window = min(

@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -120,15 +120,15 @@ async def _begin(
     if once is None:
         return None
     fingerprint = await anyio.to_thread.run_sync(
-        intake.fingerprint, question.top_k, form, abandon_on_cancel=False
+        intake.fingerprint, question.top_k, form, limiter=predictions.threads
     )
     begin = partial(predictions.answers.begin, once.scope, once.key, fingerprint)
-    return await _unless_broken(predictions, lambda: anyio.to_thread.run_sync(begin))
+    return await _unless_broken(predictions, begin)
 
 
 async def _remember(predictions: Predictions, once: Once, answer: StoredAnswer) -> None:
     finish = partial(predictions.answers.finish, once.scope, once.key, answer)
-    await _unless_broken(predictions, lambda: anyio.to_thread.run_sync(finish))
+    await _unless_broken(predictions, finish)
 
 
 def _forget(predictions: Predictions, once: Once) -> None:
@@ -140,11 +140,11 @@ def _forget(predictions: Predictions, once: Once) -> None:
 
 
 async def _unless_broken(
-    predictions: Predictions, action: Callable[[], Awaitable[Result]]
+    predictions: Predictions, action: Callable[[], Result]
 ) -> Result | None:
     """Go on without a memory where the store fails: the line needs its decision."""
     try:
-        return await action()
+        return await anyio.to_thread.run_sync(action, limiter=predictions.threads)
     except sqlite3.Error as error:
         predictions.metrics.idempotency_lost.inc()
         log.warning("idempotency_store_failing", error=str(error))
