@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from app.core.clock import to_utc
 from app.core.errors import BadRequest, TooLarge, UnsupportedType
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
@@ -249,12 +250,13 @@ def _time(value: str | datetime | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if moment.tzinfo is not None:
+            return to_utc(moment)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise BadInput(
-            f"captured_at {str(value)[:40]!r} is not a time with a time zone.",
-            fix="Write it as in 2026-11-24T08:15:30.250Z.",
-            field="captured_at",
-        )
-    return moment.astimezone(UTC)
+        pass
+    raise BadInput(
+        f"captured_at {str(value)[:40]!r} is not a time with a time zone, or of no year from 1 to"
+        " 9999.",
+        fix="Write it as in 2026-11-24T08:15:30.250Z.",
+        field="captured_at",
+    )

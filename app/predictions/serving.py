@@ -139,9 +139,7 @@ def _forget(predictions: Predictions, once: Once) -> None:
         log.warning("idempotency_store_failing", error=str(error))
 
 
-async def _unless_broken(
-    predictions: Predictions, action: Callable[[], Result]
-) -> Result | None:
+async def _unless_broken(predictions: Predictions, action: Callable[[], Result]) -> Result | None:
     """Go on without a memory where the store fails: the line needs its decision."""
     try:
         return await anyio.to_thread.run_sync(action, limiter=predictions.threads)

@@ -98,9 +98,7 @@ def worker(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Pop
 
 
 @contextmanager
-def gateway(
-    environment: Mapping[str, str], log: Path, *, status: str = "ready"
-) -> Iterator[str]:
+def gateway(environment: Mapping[str, str], log: Path, *, status: str = "ready") -> Iterator[str]:
     """Run a gateway as `shotline serve` does; yield its address once `/readyz` says `status`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fastapi import FastAPI
@@ -185,6 +186,18 @@ def test_a_locked_sqlite_is_503(
         session.flush()
         response = client.post("/v1/keys", json={"name": "x", "role": "viewer"})
     assert_problem(response, 503, "unavailable")
+
+
+def test_more_writers_than_threads_hold_each_other_up_no_longer_than_they_must(
+    client: TestClient,
+) -> None:
+    made = client.post("/v1/projects", json={"name": "busy"}).json()["id"]
+
+    def change(number: int) -> int:
+        return client.patch(f"/v1/projects/{made}", json={"name": f"busy {number}"}).status_code
+
+    with ThreadPoolExecutor(60) as threads:
+        assert list(threads.map(change, range(60))) == [200] * 60
 
 
 def test_reading_does_not_wait_for_a_writer(client: TestClient, database: Database) -> None:
