@@ -30,7 +30,7 @@ _Text = Annotated[
 ]
 
 
-def _filter(
+def _filter(  # noqa: PLR0913, PLR0917 - each is something to ask for
     part_id: _Text = None,
     image_id: _Text = None,
     station: _Text = None,

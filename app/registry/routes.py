@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Body, Header, Query, Response, status
 
 from app.core import errors
 from app.core.database import after_commit
@@ -156,7 +156,7 @@ def list_moves(
 )
 def rollback(
     project: UUID,
-    body: RollbackIn,
+    body: Annotated[RollbackIn, Body(default_factory=RollbackIn)],
     principal: Engineer,
     session: SessionDep,
     predictions: PredictionsDep,

@@ -231,6 +231,52 @@ def test_what_the_line_says_is_kept_and_found(client: TestClient, served: Served
     by_label = client.get(everything, params={"label": other["label"], "version": 1}).json()
     assert other["prediction_id"] in [entry["prediction_id"] for entry in by_label["items"]]
     assert client.get(everything, params={"until": "2020-01-01T00:00:00Z"}).json()["items"] == []
+    assert client.get(everything, params={"since": "2100-01-01T00:00:00Z"}).json()["items"] == []
+    both = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
+    assert len(client.get(everything, params=both).json()["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"captured_since": "2026-11-24T08:00:00Z"}, ["1", "2"]),
+        ({"captured_since": "2026-11-24T09:00:00+01:00"}, ["1", "2"]),
+        ({"captured_until": "2026-11-24T09:00:00Z"}, ["0", "1"]),
+        (
+            {"captured_since": "2026-11-24T08:00:00Z", "captured_until": "2026-11-24T09:00:00Z"},
+            ["1"],
+        ),
+    ],
+)
+def test_found_by_the_time_of_capture(
+    client: TestClient, served: Served, query: dict[str, str], found: list[str]
+) -> None:
+    for n, hour in enumerate((7, 8, 9)):
+        said = {"Image-Id": str(n), "Captured-At": f"2026-11-24T{hour:02}:00:00Z"}
+        client.post(served.predict, content=tiny.photograph(0, n), headers=PNG | said)
+    client.post(served.predict, content=tiny.photograph(0, 3), headers=PNG)
+    everything = f"/v1/projects/{served.project}/predictions"
+    wait_for(lambda: len(client.get(everything).json()["items"]) == 4, "the records", 5)
+    items = client.get(everything, params=query).json()["items"]
+    assert [entry["image_id"] for entry in items] == found
+
+
+@pytest.mark.parametrize("name", ["part_id", "image_id", "station", "label"])
+@pytest.mark.parametrize("form", ["predictions", "predictions.csv"])
+def test_a_search_for_what_no_database_holds(
+    client: TestClient, served: Served, name: str, form: str
+) -> None:
+    path = f"/v1/projects/{served.project}/{form}"
+    assert client.get(path, params={name: "\0"}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["since", "until", "captured_since", "captured_until"])
+def test_a_search_by_a_time_beyond_the_calendar(
+    client: TestClient, served: Served, name: str
+) -> None:
+    path = f"/v1/projects/{served.project}/predictions"
+    response = client.get(path, params={name: "9999-12-31T23:59:59-14:00"})
+    assert_problem(response, 422, "bad-input", names="9999", field=name)
 
 
 def test_csv(client: TestClient, served: Served) -> None:
@@ -352,6 +398,7 @@ def test_too_many_images(client: TestClient, served: Served) -> None:
         ('{"images": []}', "images"),
         ('{"image": "AAAA", "images": [{"image": "AAAA"}]}', "body"),
         ('{"image": "AAAA", "captured_at": "2026-11-24T08:15:00"}', "captured_at"),
+        ('{"image": "AAAA", "captured_at": "0001-01-01T00:00:00+14:00"}', "captured_at"),
         ('{"image": "AAAA", "colour": 1}', "colour"),
     ],
 )
@@ -385,6 +432,8 @@ def test_another_content_type(client: TestClient, served: Served) -> None:
     [
         ({"Captured-At": "yesterday"}, "captured_at"),
         ({"Captured-At": "2026-11-24T08:15:00"}, "captured_at"),
+        ({"Captured-At": "0001-01-01T00:00:00+14:00"}, "captured_at"),
+        ({"Captured-At": "9999-12-31T23:59:59-14:00"}, "captured_at"),
         ({"Part-Id": "x" * 201}, "part_id"),
     ],
 )

@@ -76,7 +76,7 @@ def test_promote_and_roll_back_as_often_as_was_promoted(
     assert client.get(f"/v1/models/{versions[2]}").json()["aliases"] == ["production"]
     back = client.post(f"/v1/projects/{project}/rollback", json={"reason": "false alarms"})
     assert (back.status_code, back.json()["version"]) == (200, 2)
-    assert client.post(f"/v1/projects/{project}/rollback", json={}).json()["version"] == 1
+    assert client.post(f"/v1/projects/{project}/rollback").json()["version"] == 1
     response = client.post(f"/v1/projects/{project}/rollback", json={})
     assert_problem(response, 409, "conflict", names="production", field="alias")
     assert production(client, project) == 1

@@ -16,6 +16,7 @@ from app.core.tables import ModelVersion, SnapshotImage, Tuning
 from app.tunings import states
 from app.tunings.reaper import reap
 from app.tunings.states import Failure, Lease
+from models.recipe import Recipe
 from tests.integration import tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.problems import assert_problem
@@ -125,9 +126,21 @@ def test_a_class_with_one_image(client: TestClient) -> None:
     assert_problem(response, 422, "bad-dataset", names=("good", "2 parts"))
 
 
+def test_a_tuning_needs_no_body(client: TestClient) -> None:
+    project = make_project(client, "good", "bad")
+    response = client.post(f"/v1/projects/{project}/tunings")
+    assert response.status_code == 202, response.text
+    assert response.json()["recipe"] == Recipe().model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("recipe", "field"),
-    [({"stepz": 3}, "stepz"), ({"steps": 0}, "steps"), ({"lr": "much"}, "lr")],
+    [
+        ({"stepz": 3}, "stepz"),
+        ({"steps": 0}, "steps"),
+        ({"lr": "much"}, "lr"),
+        ({"ctx_init": "a\0b"}, "ctx_init"),
+    ],
 )
 def test_bad_recipe(client: TestClient, recipe: dict[str, object], field: str) -> None:
     project = make_project(client, "good", "bad")
