@@ -65,6 +65,15 @@ def versions(session: Session, version_ids: Iterable[UUID]) -> Sequence[ModelVer
     return found
 
 
+def existing(session: Session, version_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the versions that are there."""
+    found: set[UUID] = set()
+    for start in range(0, len(version_ids), _MANY):
+        some = version_ids[start : start + _MANY]
+        found.update(session.scalars(select(ModelVersion.id).where(ModelVersion.id.in_(some))))
+    return found
+
+
 def add_all(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert predictions; one that is there already stays.
 

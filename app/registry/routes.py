@@ -54,9 +54,12 @@ def show(model: UUID, principal: Viewer, session: ReaderDep) -> ModelOut:
     summary="Delete a model version that never served",
     responses=responses(errors.Conflict, errors.Forbidden, errors.NotFound),
 )
-def delete(model: UUID, principal: Admin, session: SessionDep) -> None:
+def delete(model: UUID, principal: Admin, session: SessionDep, predictions: PredictionsDep) -> None:
     """Delete a version that no alias ever named and that decided on nothing; its tuning stays."""
-    service.delete_version(session, principal, model)
+    # Asked before the database: what is not waiting any more is in there.
+    decided = predictions.records.waits_for(model)
+    service.delete_version(session, principal, model, decided=decided)
+    after_commit(session, predictions.models.refresh)
 
 
 @router.get(

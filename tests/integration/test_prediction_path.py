@@ -18,10 +18,12 @@ from app.core.settings import PredictionSettings, Settings
 from app.core.storage import LocalStorage
 from app.core.tables import PredictionRecord
 from app.main import create_app
+from app.predictions import repository
 from app.predictions.engine import ImageEncoder
 from app.predictions.records import NewRecord
 from models.artifact import Artifact
 from models.backbone import PixelSpec
+from models.errors import StorageFull
 from tests.integration import tiny
 from tests.integration.problems import assert_problem
 from tests.integration.services import wait_for
@@ -225,8 +227,11 @@ def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
         wait_for(lambda: "records_waiting 0.0" in client.get("/metrics").text, "an empty queue")
 
 
-def test_a_record_of_a_deleted_project_does_not_hold_up_the_others(
-    app: FastAPI, client: TestClient, served: Served, database: Database
+@pytest.mark.parametrize(
+    "wrong", [{"project_id": new_id()}, {"label": "\ud800"}], ids=["deleted project", "bad text"]
+)
+def test_a_record_that_no_database_takes_does_not_hold_up_the_others(
+    app: FastAPI, client: TestClient, served: Served, database: Database, wrong: dict[str, object]
 ) -> None:
     answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
     path = f"/v1/projects/{served.project}/predictions"
@@ -236,11 +241,37 @@ def test_a_record_of_a_deleted_project_does_not_hold_up_the_others(
         columns = PredictionRecord.__table__.columns.keys()
         values = {name: getattr(row, name) for name in columns}
     writer = predictions_of(app).records
-    orphan, sound = new_id(), new_id()
-    writer.add(NewRecord(values | {"id": orphan, "project_id": new_id()}))
-    writer.add(NewRecord(values | {"id": sound}))
-    wait_for(lambda: len(client.get(path).json()["items"]) == 2, "the sound record")
+    with writer._changed:  # so that all three ride in one batch
+        for more in ({}, wrong, {}):
+            writer.add(NewRecord(values | {"id": new_id()} | more))
+    wait_for(lambda: len(client.get(path).json()["items"]) == 3, "the sound records")
     wait_for(lambda: "records_lost_total 1.0" in client.get("/metrics").text, "the count")
+
+
+@pytest.mark.parametrize("fails", ["add_all", "kept_bytes"])
+def test_a_full_disk_loses_no_record(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
+) -> None:
+    served = serve(client, database, storage, artifacts[0], "all")
+    action, left = getattr(repository, fails), [StorageFull("Full.", fix="Free space.")]
+
+    def fail_once(*args: Any) -> Any:
+        if left:
+            raise left.pop()
+        return action(*args)
+
+    monkeypatch.setattr(repository, fails, fail_once)
+    path = f"/v1/projects/{served.project}/predictions"
+    for number in range(2):
+        client.post(served.predict, content=tiny.photograph(0, number), headers=PNG)
+        wait_for(lambda n=number: len(client.get(path).json()["items"]) == n + 1, "the record", 20)
+    assert not left
+    assert "records_lost_total 0.0" in client.get("/metrics").text
 
 
 def test_kept_images_stay_under_the_quota_the_oldest_go_first(

@@ -500,6 +500,30 @@ def test_a_damaged_artifact(
     assert_problem(response, 500, "damaged")
 
 
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+def test_an_artifact_that_cannot_be_read_stops_its_own_project_alone(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    how: str,
+) -> None:
+    broken = make_project(client)
+    add_versions(database, storage, broken, artifacts[:1])
+    (path,) = storage.root.glob("??/??/*")
+    path.unlink()
+    if how == "unreadable":
+        path.mkdir()  # whoever reads it gets an OSError, root too
+    client.put(f"/v1/projects/{broken}/aliases/production", json={"version": 1})
+    sound = serve(client, database, storage, artifacts[1])
+    response = client.post(
+        f"/v1/projects/{broken}/predict", content=tiny.photograph(0, 1), headers=PNG
+    )
+    assert_problem(response, 500, "damaged", names="version 1")
+    answer = client.post(sound.predict, content=tiny.photograph(0, 1), headers=PNG)
+    assert answer.status_code == 200, answer.text
+
+
 def test_keys(
     make_client: MakeClient, client: TestClient, anonymous: TestClient, served: Served
 ) -> None:
