@@ -2,6 +2,7 @@
 
 import errno
 import json
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,11 @@ from models import errors as core
 
 MEDIA_TYPE = "application/problem+json"
 _SHOWN = 100
+_MOST_FIELDS = 20
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHOWN
 
 
 class FieldProblem(BaseModel):
@@ -193,7 +199,7 @@ def _from_http(request: Request, error: HTTPException) -> core.ShotlineError:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what it was registered for
-    found = [_field_problem(entry) for entry in error.errors()]
+    found = [_field_problem(entry) for entry in error.errors()[:_MOST_FIELDS]]
     first = found[0]
     problem = core.BadInput(
         first["detail"],
@@ -221,8 +227,9 @@ def _field_name(location: Sequence[object]) -> str:
 
 def _shown(value: object) -> str:
     """Return what was given, short enough for a sentence."""
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+    # Never written out whole: it may be a body of a hundred megabytes.
+    shown = repr(value[:_SHOWN]) if isinstance(value, str) else _SHORT.repr(value)
+    return shown if len(shown) < _SHOWN else shown[:_SHOWN] + "…"
 
 
 def request_id(request: Request) -> str | None:

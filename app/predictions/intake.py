@@ -26,6 +26,8 @@ from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
 from models.names import clean_text
 
+# The texts that may come with an image have as many characters, each of which may be a comma.
+_MARKS_PER_IMAGE = 700
 _FIELDS = ("image_id", "part_id", "station", "captured_at")
 
 
@@ -73,9 +75,8 @@ async def read_intake(
     content_type = request.headers.get("content-type", "")
     kind = content_type.split(";")[0].strip().lower()
     if kind.startswith("image/") or kind == "application/octet-stream":
-        data = await request.body()
-        read = partial(_within, data, limits.file_bytes)
-        return Intake([IncomingImage(defaults, read)], single=True)
+        data = await _read_raw(request, limits.file_bytes)
+        return Intake([IncomingImage(defaults, lambda: data)], single=True)
     if kind == "multipart/form-data":
         return await _read_form(request, content_type, defaults, limits, scratch, threads)
     if kind == "application/json":
@@ -88,6 +89,18 @@ async def read_intake(
         " base64.",
         field="Content-Type",
     )
+
+
+async def _read_raw(request: Request, limit: int) -> bytes:
+    stated = int(request.headers.get("content-length", "0"))
+    if stated > limit:
+        raise _too_long(stated, limit)
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise _too_long(len(data), limit)
+    return bytes(data)
 
 
 def make_origin(
@@ -177,6 +190,7 @@ def _origin_of(
 
 
 def _read_json(data: bytes, defaults: Origin, limits: LimitSettings) -> Intake:
+    _check_marks(data, limits)
     try:
         asked = PredictIn.model_validate_json(data)
     except ValidationError as error:
@@ -194,6 +208,19 @@ def _read_json(data: bytes, defaults: Origin, limits: LimitSettings) -> Intake:
         for entry in asked.images
     ]
     return Intake(images, single=False)
+
+
+def _check_marks(data: bytes, limits: LimitSettings) -> None:
+    """Refuse JSON of countless small values, each of which takes a hundred bytes once parsed."""
+    allowed = _MARKS_PER_IMAGE * limits.predict_images
+    found = sum(data.count(mark) for mark in (b"{", b"[", b","))
+    if found > allowed:
+        raise TooLarge(
+            f"The JSON has more than {allowed} values; at most {limits.predict_images} images are"
+            " allowed.",
+            fix="Send fewer images at a time.",
+            field="images",
+        )
 
 
 def _origin_in(said: OriginIn, defaults: Origin) -> Origin:

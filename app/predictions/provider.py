@@ -16,6 +16,8 @@ from app.predictions.records import RecordWriter
 from app.predictions.resident import ModelCache
 from app.predictions.service import Predictions
 
+_SWEEP_SECONDS = 60.0
+
 
 def install_predictions(
     app: FastAPI, gateway: Gateway, load: Callable[[], ImageEncoder] | None = None
@@ -43,6 +45,7 @@ def install_predictions(
         Repeater("models", models.refresh, settings.prediction.refresh_seconds),
         records,
         answers,
+        Repeater("answers", answers.sweep, _SWEEP_SECONDS),
         predictions,
     ]
     gateway.checks.append(HealthCheck("backbone", batcher.check))

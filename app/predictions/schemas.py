@@ -54,7 +54,7 @@ class PredictIn(OriginIn):
     )
 
     image: Base64 | None = None
-    images: list[PredictImageIn] | None = Field(None, min_length=1)
+    images: list[PredictImageIn] | None = Field(None, min_length=1, fail_fast=True)
 
     @model_validator(mode="after")
     def _check_one_of_both(self) -> Self:

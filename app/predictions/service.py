@@ -6,10 +6,10 @@ Nothing here waits for the database or for Redis.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
 from anyio import CapacityLimiter
@@ -117,6 +117,7 @@ class Predictions:
         self.models, self.batcher, self.records = models, batcher, records
         self.answers, self.metrics = answers, metrics
         self.threads = CapacityLimiter(_THREADS)
+        self._running: set[asyncio.Task[None]] = set()
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.
         self._window = min(
@@ -151,13 +152,20 @@ class Predictions:
         principal.require_project(found.project_id, "model", version_id)
         return found
 
+    def keep_running(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Return a task that runs to its end although nobody may hold it any more."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
     def slots_for(self, images: Sequence[IncomingImage]) -> AbstractContextManager[None]:
         """Return what holds as many slots as `images` need at once; entering it may raise."""
         return self._slots.taken(min(len(images), self._window))
 
     async def each(
         self, images: Sequence[IncomingImage], question: Question
-    ) -> AsyncIterator[tuple[int, Outcome]]:
+    ) -> AsyncGenerator[tuple[int, Outcome]]:
         """Yield (place, prediction or what stands against it) in the order of completion."""
         places = iter(range(len(images)))
         running: dict[asyncio.Task[Outcome], int] = {}

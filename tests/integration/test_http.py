@@ -54,6 +54,13 @@ def test_validation_lists_every_field(client: TestClient) -> None:
     assert {entry["field"] for entry in problem["errors"]} == {"name", "role"}
 
 
+def test_validation_lists_no_more_than_a_person_reads(client: TestClient) -> None:
+    body = {"long": ["x" * 300]} | {str(n): n for n in range(50)}
+    problem = client.post("/v1/projects", json=body).json()
+    assert len(problem["errors"]) == 20
+    assert max(len(entry["detail"]) for entry in problem["errors"]) < 200
+
+
 def test_broken_json(client: TestClient) -> None:
     response = client.post("/v1/keys", content=b"{", headers={"content-type": "application/json"})
     assert_problem(response, 422, "bad-input", names="not JSON", field="body")

@@ -1,7 +1,10 @@
 """What holds the prediction path together: slots, deadlines, records, quota, broken stores."""
 
+import asyncio
+import base64
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -189,6 +192,78 @@ def test_the_same_key_while_the_first_is_being_answered(
     assert third.content == answer.content
 
 
+def test_an_answer_in_which_something_failed_for_now_is_not_remembered(
+    client: TestClient, served: Served, gate: Gate
+) -> None:
+    sent = [("image", (f"{n}.png", tiny.photograph(0, n), "image/png")) for n in range(2)]
+    key = {"Idempotency-Key": "one"}
+    gate.error = RuntimeError("CUDA error")
+    failed = client.post(served.predict, files=sent, headers=key).json()["results"]
+    assert [entry["status"] for entry in failed] == [503, 503]
+    gate.error = None
+    better = client.post(served.predict, files=sent, headers=key).json()["results"]
+    assert all("decision" in entry for entry in better)
+
+
+async def ask_and_leave(app: FastAPI, path: str, headers: dict[str, str], body: bytes) -> None:
+    """Send a request, and go as soon as its answer begins."""
+    begun = asyncio.Event()
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        begun.set()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn says
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("test", 1),
+        "server": ("test", 80),
+    }
+    await app(scope, receive, send)
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "one"}], ids=["no key", "key"])
+def test_a_caller_who_leaves_before_the_lines(
+    app: FastAPI, client: TestClient, served: Served, gate: Gate, key: dict[str, str]
+) -> None:
+    gate.open.clear()
+    images = [{"image": base64.b64encode(tiny.photograph(0, n)).decode()} for n in range(3)]
+    headers = {"accept": "application/x-ndjson", "content-type": "application/json"} | key
+    body = json.dumps({"images": images}).encode()
+    authorization = {"authorization": client.headers["authorization"]}
+    assert client.portal is not None
+    client.portal.call(ask_and_leave, app, served.predict, headers | authorization, body)
+    if not key:
+        wait_for(lambda: in_flight(client, 0), "free slots", 5)
+        gate.open.set()
+        return
+    assert in_flight(client, 3)
+    again = client.post(served.predict, content=body, headers=headers)
+    assert_problem(again, 409, "conflict", names="one")
+    gate.open.set()
+    wait_for(lambda: in_flight(client, 0), "the end of the work", 5)
+    again = client.post(served.predict, content=body, headers=headers)
+    assert again.headers["idempotent-replayed"] == "true"
+    told = {json.loads(line)["prediction_id"] for line in again.text.splitlines()}
+    path = f"/v1/projects/{served.project}/predictions"
+    wait_for(lambda: len(client.get(path).json()["items"]) == 3, "the records")
+    assert {entry["prediction_id"] for entry in client.get(path).json()["items"]} == told
+
+
 def test_a_broken_store_of_answers_does_not_stop_the_line(
     app: FastAPI, client: TestClient, served: Served
 ) -> None:
@@ -196,7 +271,8 @@ def test_a_broken_store_of_answers_does_not_stop_the_line(
     headers = PNG | {"Idempotency-Key": "one"}
     response = client.post(served.predict, content=tiny.photograph(0, 0), headers=headers)
     assert response.status_code == 200
-    assert "shotline_prediction_idempotency_lost_total" in client.get("/metrics").text
+    # Twice: the key could not be looked up, and the answer not be kept.
+    assert "shotline_prediction_idempotency_lost_total 2.0" in client.get("/metrics").text
 
 
 def test_records_that_do_not_fit_are_counted_and_predictions_go_on(

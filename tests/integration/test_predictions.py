@@ -195,6 +195,16 @@ def test_compact(client: TestClient, served: Served) -> None:
     assert later.text == line
 
 
+def test_compact_counts_more_than_accept(client: TestClient, served: Served) -> None:
+    response = client.post(
+        served.predict,
+        params={"format": "compact"},
+        content=tiny.photograph(0, 1),
+        headers=PNG | {"accept": "application/x-ndjson"},
+    )
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+
+
 def test_compact_is_of_one(client: TestClient, served: Served) -> None:
     images = [{"image": b64(tiny.photograph(0, n))} for n in range(2)]
     response = client.post(served.predict, params={"format": "compact"}, json={"images": images})
@@ -382,6 +392,27 @@ def test_bad_images(client: TestClient, served: Served, data: bytes, names: str)
 def test_a_body_over_the_limit(client: TestClient, served: Served) -> None:
     response = client.post(served.predict, content=b"x" * 300_001, headers=PNG)
     assert_problem(response, 413, "too-large", names="300001", field="body")
+
+
+def test_an_image_over_the_limit_whose_length_is_not_said(
+    client: TestClient, served: Served
+) -> None:
+    chunks = (b"x" * 10_000 for _ in range(7))
+    response = client.post(served.predict, content=chunks, headers=PNG)
+    assert_problem(response, 422, "bad-image", names="at most 60000")
+
+
+def test_json_of_countless_values_is_not_parsed(client: TestClient, served: Served) -> None:
+    headers = {"content-type": "application/json"}
+    body = '{"images": [' + "[]," * 3000 + "[]]}"
+    response = client.post(served.predict, content=body, headers=headers)
+    assert_problem(response, 413, "too-large", names=("5600 values", "8 images"), field="images")
+
+
+def test_the_first_image_at_fault_ends_the_reading(client: TestClient, served: Served) -> None:
+    response = client.post(served.predict, json={"images": [{}] * 1000})
+    problem = assert_problem(response, 422, "bad-input", field="images.0.image")
+    assert "errors" not in problem
 
 
 def test_too_many_images(client: TestClient, served: Served) -> None:
