@@ -101,9 +101,10 @@ def make_gateway(
     ]
     gateway.components.append(make_reaper(database, queue, settings.tuning))
     gateway.checks += [
+        HealthCheck("keys", gateway.keys.check, required=True),
         HealthCheck("database", lambda: _check_database(database)),
         HealthCheck("storage", storage.check),
-        HealthCheck("queue", queue.check, required=False),
+        HealthCheck("queue", queue.check),
     ]
     return gateway
 

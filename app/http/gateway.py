@@ -29,12 +29,12 @@ class HealthCheck(NamedTuple):
     Attributes:
         name: the part.
         check: raises where the part cannot be used.
-        required: without it the gateway is not ready; else it is `degraded`.
+        required: without it no decision can be made; else the gateway is `degraded`.
     """
 
     name: str
     check: Callable[[], None]
-    required: bool = True
+    required: bool = False
 
 
 class Component(Protocol):

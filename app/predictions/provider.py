@@ -48,7 +48,10 @@ def install_predictions(
         Repeater("answers", answers.sweep, _SWEEP_SECONDS),
         predictions,
     ]
-    gateway.checks.append(HealthCheck("backbone", batcher.check))
+    gateway.checks += [
+        HealthCheck("backbone", batcher.check, required=True),
+        HealthCheck("models", models.check, required=True),
+    ]
     app.state.predictions = predictions
 
 

@@ -107,6 +107,18 @@ class ModelCache:
         """Say whether the project was there when `refresh` last looked."""
         return self._projects is not None and project_id in self._projects
 
+    def check(self) -> None:
+        """Raise `Unavailable` where the database was never read."""
+        self._loaded()
+
+    def _loaded(self) -> Mapping[UUID, Served]:
+        if self._projects is None:
+            raise Unavailable(
+                "The gateway has not been able to read its projects yet.",
+                fix="Try again in a moment; if it stays so, see /readyz.",
+            )
+        return self._projects
+
     def project(self, project_id: UUID) -> Served:
         """Return what predictions need to know of a project, from memory.
 
@@ -114,12 +126,7 @@ class ModelCache:
             Unavailable: the database was never read.
             NotFound: no such project.
         """
-        if self._projects is None:
-            raise Unavailable(
-                "The gateway has not been able to read its projects yet.",
-                fix="Try again in a moment; if it stays so, see /readyz.",
-            )
-        found = self._projects.get(project_id)
+        found = self._loaded().get(project_id)
         if found is None:
             raise NotFound.of("project", project_id)
         return found

@@ -1,14 +1,17 @@
 """What surrounds every request."""
 
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from celery.exceptions import OperationalError
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from pydantic import SecretStr, TypeAdapter
 from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
@@ -16,14 +19,22 @@ from starlette.testclient import TestClient
 from app.core.database import Database, after_commit
 from app.core.errors import Forbidden
 from app.core.ids import new_id
-from app.core.queue import InMemoryQueue, send_tuning
-from app.core.settings import AuthSettings, LimitSettings, ServerSettings, Settings
+from app.core.queue import TUNE, CeleryQueue, InMemoryQueue, send_tuning
+from app.core.settings import (
+    AuthSettings,
+    LimitSettings,
+    QueueSettings,
+    ServerSettings,
+    Settings,
+)
 from app.core.tables import Project
 from app.http.authentication import RequiresRole
 from app.http.gateway import GatewayDep, SessionDep
 from app.main import ROUTERS, create_app
+from app.predictions.engine import ImageEncoder
 from models.errors import StorageFull
 from tests.integration.problems import assert_problem
+from tests.integration.services import wait_for
 
 
 @pytest.fixture
@@ -238,10 +249,11 @@ def test_every_answer_has_safe_headers(client: TestClient) -> None:
 
 def test_health(client: TestClient, queue: InMemoryQueue) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
+    wait_for(lambda: client.get("/readyz").json()["status"] == "ready", "readiness", 5)
     ready = client.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json()["status"] == "ready"
-    assert ready.json()["parts"]["database"] == "ok"
+    parts = ("keys", "database", "storage", "queue", "backbone", "models")
+    assert ready.json()["parts"] == dict.fromkeys(parts, "ok")
     queue.error = ConnectionError("no Redis")
     degraded = client.get("/readyz")
     assert degraded.status_code == 200
@@ -249,7 +261,31 @@ def test_health(client: TestClient, queue: InMemoryQueue) -> None:
     assert degraded.json()["parts"]["queue"] == "failed"
 
 
-def test_not_ready_where_storage_cannot_be_written(client: TestClient, settings: Settings) -> None:
+def test_not_ready_before_keys_and_models_were_read(
+    settings: Settings, queue: InMemoryQueue, encoder: ImageEncoder, tmp_path: Path
+) -> None:
+    empty = Database(f"sqlite:///{tmp_path / 'empty.db'}")  # not migrated: nothing can be read
+    app = create_app(settings, database=empty, queue=queue, load_encoder=lambda: encoder)
+    with TestClient(app) as client:
+        wait_for(lambda: client.get("/readyz").json()["parts"]["backbone"] == "ok", "the encoder")
+        response = client.get("/readyz")
+        assert (response.status_code, response.json()["status"]) == (503, "not ready")
+        parts = response.json()["parts"]
+        assert parts["keys"] == parts["models"] == parts["database"] == "failed"
+
+
+def test_redis_that_refuses_is_noticed_at_once(tmp_path: Path) -> None:
+    url = SecretStr(f"redis+socket://{tmp_path / 'none.sock'}")
+    queue = CeleryQueue(QueueSettings(url=url))
+    for action in (queue.check, lambda: queue.send(TUNE, "id")):
+        started = time.monotonic()
+        with pytest.raises(OperationalError):
+            action()
+        assert time.monotonic() - started < 1.0
+    queue.close()
+
+
+def test_degraded_where_storage_cannot_be_written(client: TestClient, settings: Settings) -> None:
     settings.blob_folder.parent.mkdir(parents=True, exist_ok=True)
     shield = settings.blob_folder
     if shield.exists():
@@ -258,7 +294,7 @@ def test_not_ready_where_storage_cannot_be_written(client: TestClient, settings:
         shield.rmdir()
     shield.write_text("a file where a folder should be")
     response = client.get("/readyz")
-    assert response.status_code == 503
+    assert (response.status_code, response.json()["status"]) == (200, "degraded")
     assert response.json()["parts"]["storage"] == "failed"
 
 

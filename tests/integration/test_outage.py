@@ -177,7 +177,7 @@ def test_predictions_go_on(
             if isinstance(stoppable, Postgres):
                 wait_for(lambda: predict() and part("database") != "ok", "the same of the database")
                 ready = client.get("/readyz")
-                assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+                assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
                 refused = client.get(project)
                 assert refused.json()["type"] == "urn:shotline:problem:unavailable"
             for _ in range(20):
