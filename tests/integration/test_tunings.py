@@ -1,6 +1,10 @@
 """Tunings over HTTP and their states; the worker itself is in `test_worker`."""
 
 import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from uuid import UUID
 
 import pytest
@@ -8,6 +12,7 @@ from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
 from app.core.database import Database, database_now
+from app.core.errors import Unavailable
 from app.core.ids import new_id
 from app.core.queue import TUNE, InMemoryQueue
 from app.core.settings import Settings, TuningSettings
@@ -16,11 +21,13 @@ from app.core.tables import ModelVersion, SnapshotImage, Tuning
 from app.tunings import states
 from app.tunings.reaper import reap
 from app.tunings.states import Failure, Lease
+from models.errors import StorageFull
 from models.recipe import Recipe
 from tests.integration import tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.problems import assert_problem
 from worker import exit_codes
+from worker.supervisor import Supervisor
 from worker.tuning_run import TuningRun
 
 FAILURE = Failure(problem="It broke.", fix="Mend it.")
@@ -279,6 +286,81 @@ def test_being_told_to_stop_spends_no_attempt(client: TestClient, database: Data
     assert row_of(database, tuning).failure is None
 
 
+@pytest.mark.parametrize("how", ["cancelled", "cancelled while queued", "lost"])
+def test_what_has_ended_names_no_checkpoint(
+    client: TestClient, database: Database, queue: InMemoryQueue, how: str
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    lease = claim(database, tuning, seconds=-1)
+    assert lease is not None
+    with database.unit_of_work() as session:
+        states.note_checkpoint(session, lease, "0" * 64)
+        if how == "cancelled while queued":
+            states.give_back(session, lease, FAILURE, max_attempts=None)
+    assert row_of(database, tuning).checkpoint is not None
+    if how != "lost":
+        client.post(f"/v1/tunings/{tuning}/cancel")
+    reap(database, queue, TuningSettings(max_attempts=1))
+    assert row_of(database, tuning).state == ("failed" if how == "lost" else "cancelled")
+    assert row_of(database, tuning).checkpoint is None  # so that its blob is swept
+
+
+def test_of_two_workers_at_once_one_gets_the_tuning(client: TestClient, database: Database) -> None:
+    project = make_project(client, "good", "bad")
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(10):
+            tuning = start(client, project)
+            together = Barrier(2)
+
+            def take(_: int, tuning: UUID = tuning, together: Barrier = together) -> Lease | None:
+                together.wait(10)
+                return claim(database, tuning)
+
+            assert sorted(threads.map(take, range(2)), key=bool) == [None, Lease(tuning, 1)]
+
+
+def supervise(
+    database: Database,
+    queue: InMemoryQueue,
+    tuning: UUID,
+    code: str,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run a child that only runs `code`, with one attempt allowed."""
+    settings = TuningSettings(max_attempts=1, poll_seconds=0.05)
+    command = [sys.executable, "-c", code]
+    Supervisor(database, queue, settings, stopping=stopping, command=lambda _: command).run(tuning)
+
+
+@pytest.mark.parametrize("code", [exit_codes.HANDED_BACK, exit_codes.LEASE_LOST])
+def test_a_child_that_hands_back_spends_no_attempt(
+    client: TestClient, database: Database, queue: InMemoryQueue, code: int
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    supervise(database, queue, tuning, f"raise SystemExit({code})")
+    row = row_of(database, tuning)
+    assert (row.state, row.failure) == ("queued", None)
+    assert queue.sent[-1] == (TUNE, (str(tuning),))
+    supervise(database, queue, tuning, "raise SystemExit(3)")
+    row = row_of(database, tuning)
+    assert row.state == "failed"
+    assert row.failure is not None
+    assert "code 3" in row.failure["problem"]
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_database(
+    client: TestClient, database: Database, queue: InMemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("Away.", fix="Wait.")
+
+    monkeypatch.setattr(states, "give_back", away)
+    supervise(database, queue, tuning, "pass", stopping=lambda: True)
+    assert row_of(database, tuning).state == "running"  # until the reaper finds it
+
+
 def events_of(text: str) -> list[tuple[str, str, dict[str, object]]]:
     found = []
     for block in text.strip().split("\n\n"):
@@ -336,6 +418,28 @@ def test_a_run_leaves_a_version(
     assert again["model"]["version"] == 2
     digest = client.get(f"/v1/models/{again['model']['id']}").json()["digest"]
     assert digest == model["digest"]
+
+
+def test_a_report_that_cannot_be_stored_fails_nothing(
+    client: TestClient,
+    settings: Settings,
+    database: Database,
+    storage: LocalStorage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    put = storage.put
+
+    def full(data: bytes) -> str:
+        if data.startswith(b"<!"):
+            raise StorageFull("Full.", fix="Free space.")
+        return put(data)
+
+    monkeypatch.setattr(storage, "put", full)
+    assert run_here(settings, database, storage, tuning)[0] == exit_codes.DONE
+    model = client.get(f"/v1/tunings/{tuning}").json()["model"]["id"]
+    page = client.get(f"/v1/models/{model}/report", params={"format": "html"})
+    assert_problem(page, 404, "not-found")
 
 
 def test_a_run_that_fails_says_why(
