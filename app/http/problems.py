@@ -82,7 +82,6 @@ KINDS: Mapping[type[core.ShotlineError], Kind] = {
     core.Cancelled: Kind(409, "cancelled", "Cancelled"),
     errors.TooLarge: Kind(413, "too-large", "Too large"),
     errors.UnsupportedType: Kind(415, "unsupported-type", "Content type not supported"),
-    errors.TooManyRequests: Kind(429, "too-many-requests", "Too many requests"),
     errors.Damaged: Kind(500, "damaged", "Damaged"),
     errors.Unavailable: Kind(503, "unavailable", "Not available now"),
     errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
@@ -124,7 +123,7 @@ def problem_response(
     headers = {}
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="shotline"'
-    if isinstance(error, errors.Unavailable | errors.TooManyRequests):
+    if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return Response(encode(problem), problem["status"], headers, MEDIA_TYPE)
 

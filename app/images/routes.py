@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 
 from app.core import errors
 from app.core.access import Principal
+from app.core.media_types import MEDIA_TYPES
 from app.core.tables import Split
 from app.http.authentication import Engineer, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
@@ -27,15 +28,6 @@ from models.errors import BadImage, BadInput, BadName, StorageFull
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "GIF": "image/gif",
-}
 # Bytes under an image's id never change.
 _FOR_EVER = "private, max-age=31536000, immutable"
 
@@ -189,7 +181,7 @@ def content(
     name = quote(row.file_name.rsplit("/", 1)[-1])
     headers["Content-Disposition"] = f"inline; filename*=UTF-8''{name}"
     data = gateway.storage.read(row.sha256)
-    return Response(data, headers=headers, media_type=_MEDIA_TYPES[row.format])
+    return Response(data, headers=headers, media_type=MEDIA_TYPES[row.format])
 
 
 @router.get(

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import structlog
 from anyio import CapacityLimiter
 from jaxtyping import UInt8
 from torch import Tensor
@@ -32,6 +33,8 @@ from app.predictions.schemas import LabelProbabilityOut, ModelRef, PredictionOut
 from models.errors import ShotlineError
 from models.pixels import to_pixels
 from models.predictor import Decision, class_probabilities, decide
+
+log = structlog.get_logger(__name__)
 
 Result = TypeVar("Result")
 Outcome = PredictionOut | ShotlineError
@@ -260,6 +263,12 @@ class Predictions:
         self, answer: PredictionOut, image: IncomingImage, data: bytes, question: Question
     ) -> None:
         self.metrics.decisions.labels(answer.decision).inc()
+        log.info(
+            "predicted",
+            prediction_id=str(answer.prediction_id),
+            model=str(answer.model.id),
+            decision=answer.decision,
+        )
         keep = self.models.project(question.model.project_id).keep_images
         wanted = keep == "all" or (keep == "undecidable" and answer.decision == "undecidable")
         self.records.add(NewRecord(_values(answer, image, question), data if wanted else None))

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from app.core.database import Database
 from app.core.ids import new_id
@@ -287,6 +289,16 @@ def test_a_search_by_a_time_beyond_the_calendar(
     path = f"/v1/projects/{served.project}/predictions"
     response = client.get(path, params={name: "9999-12-31T23:59:59-14:00"})
     assert_problem(response, 422, "bad-input", names="9999", field=name)
+
+
+def test_the_log_names_every_prediction(client: TestClient, served: Served) -> None:
+    sent = [("image", (f"{n}.png", tiny.photograph(0, n), "image/png")) for n in range(2)]
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        response = client.post(served.predict, files=sent, headers={"X-Request-Id": "line-3"})
+    told = [entry["prediction_id"] for entry in response.json()["results"]]
+    logged = [line for line in lines if line["event"] == "predicted"]
+    assert sorted(line["prediction_id"] for line in logged) == sorted(told)
+    assert {line["request_id"] for line in logged} == {"line-3"}
 
 
 def test_csv(client: TestClient, served: Served) -> None:

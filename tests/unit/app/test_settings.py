@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from app.core.errors import Forbidden
 from app.core.settings import AuthSettings, DatabaseSettings, Settings
+from models.imaging import MAX_PIXELS
 
 
 @pytest.fixture(autouse=True)
@@ -48,6 +49,14 @@ def test_a_secret_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_nonsense_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ValidationError):
+        Settings()
+
+
+def test_no_more_pixels_than_every_decoder_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOTLINE_LIMIT_IMAGE_PIXELS", str(MAX_PIXELS))
+    assert Settings().limits.image_pixels == MAX_PIXELS
+    monkeypatch.setenv("SHOTLINE_LIMIT_IMAGE_PIXELS", str(MAX_PIXELS + 1))
+    with pytest.raises(ValidationError, match="less than or equal to 50000000"):
         Settings()
 
 
