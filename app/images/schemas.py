@@ -172,9 +172,10 @@ UPLOAD_BODY: dict[str, Any] = {
                 },
                 "encoding": {"ok": {"style": "form", "explode": True}},
             },
-            "application/zip": {"schema": _BINARY},
-            "application/x-tar": {"schema": _BINARY},
-            "application/gzip": {"schema": _BINARY},
+            **{
+                kind: {"schema": _BINARY, "example": "(the bytes of the archive)"}
+                for kind in ("application/zip", "application/x-tar", "application/gzip")
+            },
         },
     }
 }

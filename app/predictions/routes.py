@@ -12,8 +12,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from app.core import errors
 from app.core.access import Principal
 from app.http.authentication import Operator
+from app.http.examples import example_of
 from app.http.gateway import GatewayDep
-from app.http.problems import responses
+from app.http.problems import problem_of, responses
 from app.predictions.incoming import Origin
 from app.predictions.intake import make_origin, read_intake
 from app.predictions.provider import PredictionsDep
@@ -102,11 +103,13 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_ONE = example_of(PredictionOut.model_json_schema(), PredictionOut.model_json_schema()["$defs"])
+_BAD = problem_of(BadImage("The image has 0 bytes.", fix="Send the file again; it arrived empty."))
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "image/*": _BINARY,
+            "image/*": _BINARY | {"example": "(the bytes of a JPEG, PNG, WebP, BMP or TIFF)"},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -122,7 +125,8 @@ _BODY: dict[str, Any] = {
                         },
                     },
                     "required": ["image"],
-                }
+                },
+                "example": {"image": ["part.jpg"], "image_id": "cam3-1", "part_id": "SN-4711"},
             },
             "application/json": {"schema": _inlined(PredictIn.model_json_schema())},
         },
@@ -133,6 +137,15 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "model": PredictionOut | ResultsOut,
         "description": "One image: the prediction. Several: `results` in the order of the request.",
         "content": {
+            "application/json": {
+                "examples": {
+                    "one": {"summary": "One image", "value": _ONE},
+                    "several": {
+                        "summary": "Several, one of which is no image",
+                        "value": {"results": [_ONE, _BAD | {"image_id": "cam3-2"}]},
+                    },
+                }
+            },
             "text/plain": {"schema": {"type": "string"}, "example": _COMPACT_EXAMPLE},
             NDJSON: {
                 "schema": {"type": "string"},

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery.exceptions import OperationalError
@@ -32,6 +33,7 @@ from app.http.authentication import RequiresRole
 from app.http.gateway import GatewayDep, SessionDep
 from app.main import ROUTERS, create_app
 from app.predictions.engine import ImageEncoder
+from app.predictions.schemas import PredictionOut, ResultsOut
 from models.errors import StorageFull
 from tests.integration.problems import assert_problem
 from tests.integration.services import wait_for
@@ -354,7 +356,23 @@ def test_openapi_is_complete(app: FastAPI) -> None:
             assert "default" in operation["responses"], (method, path)
             if path.startswith("/v1"):
                 assert operation["security"], (method, path)
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                assert content.keys() & {"example", "examples"}, (method, path, kind)
     assert "HTTPValidationError" not in str(document)
+    answers = document["paths"]["/v1/projects/{project}/predict"]["post"]["responses"]
+    examples = answers["200"]["content"]["application/json"]["examples"]
+    PredictionOut.model_validate(examples["one"]["value"])
+    ResultsOut.model_validate(examples["several"]["value"])
+    fixes = {example["value"]["fix"] for example in _problem_examples(document)}
+    assert len(fixes) > 15
+
+
+def _problem_examples(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {}).get("application/problem+json", {})
+                yield from content.get("examples", {}).values()
 
 
 def test_every_answer_has_an_example_that_fits(app: FastAPI) -> None:

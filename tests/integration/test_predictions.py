@@ -333,7 +333,9 @@ def test_kept_images(
     }
     everything = f"/v1/projects/{served.project}/predictions"
     wait_for(lambda: len(client.get(everything).json()["items"]) == 9, "the records", 5)
-    for record in client.get(everything).json()["items"]:
+    records = client.get(everything).json()["items"]
+    assert any(record["image_kept"] for record in records) == (keep != "none")
+    for record in records:
         wanted = keep == "all" or record["decision"] in kept
         assert record["image_kept"] == wanted
         response = client.get(f"/v1/predictions/{record['prediction_id']}/image")

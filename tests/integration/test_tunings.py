@@ -4,9 +4,12 @@ import json
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from threading import Barrier
+from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
@@ -18,7 +21,8 @@ from app.core.queue import TUNE, InMemoryQueue
 from app.core.settings import Settings, TuningSettings
 from app.core.storage import LocalStorage
 from app.core.tables import ModelVersion, SnapshotImage, Tuning
-from app.tunings import states
+from app.tunings import repository, states
+from app.tunings.events import KEEP_ALIVE, tuning_events
 from app.tunings.reaper import reap
 from app.tunings.states import Failure, Lease
 from models.errors import StorageFull
@@ -361,7 +365,7 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_database(
     assert row_of(database, tuning).state == "running"  # until the reaper finds it
 
 
-def events_of(text: str) -> list[tuple[str, str, dict[str, object]]]:
+def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
     found = []
     for block in text.strip().split("\n\n"):
         if not block.startswith(":"):
@@ -381,6 +385,37 @@ def test_events_end_with_the_tuning_and_can_be_resumed(
     assert (kind, shown["state"]) == ("end", "cancelled")
     again = client.get(f"/v1/tunings/{tuning}/events", headers={"last-event-id": name})
     assert events_of(again.text) == events_of(response.text)
+
+
+def test_events_of_a_running_tuning_go_on_from_the_last_one_seen(
+    client: TestClient, database: Database
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    lease = claim(database, tuning)
+    assert lease is not None
+
+    async def first(last_event_id: str | None) -> str:
+        with database.reading() as session:
+            row = repository.get(session, tuning)
+        assert row is not None
+        stream = tuning_events(
+            row,
+            database,
+            last_event_id=last_event_id,
+            poll_seconds=0.02,
+            keep_alive_seconds=0.1,
+        )
+        async with aclosing(stream):
+            return (await anext(stream)).decode()
+
+    ((seen, kind, shown),) = events_of(anyio.run(first, None))
+    assert (kind, shown["state"]) == ("progress", "running")
+    assert anyio.run(first, seen) == KEEP_ALIVE.decode()
+    with database.unit_of_work() as session:
+        states.note_progress(session, lease, {"phase": "tune", "done": 1, "total": 4})
+    ((name, _, shown),) = events_of(anyio.run(first, seen))
+    assert name != seen
+    assert shown["progress"]["done"] == 1
 
 
 def run_here(
