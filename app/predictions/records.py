@@ -118,12 +118,15 @@ class RecordWriter:
         while batch := self._take():
             try:
                 self._keep_images(batch)
-                written = self._write(batch)
+                self._keep_quota(self._write(batch))
             except (Unavailable, StorageFull) as error:
                 self._try_again(batch, error)
+            except Exception:  # a thread that dies would lose all that comes
+                log.exception("records_lost", records=len(batch))
+                self._metrics.records_lost.inc(len(batch))
+                self._forget(batch)
             else:
                 self._forget(batch)
-                self._keep_quota(written)
 
     def _take(self) -> list[NewRecord]:
         """Return what waits, nothing when stopping; blocks while nothing does."""

@@ -281,12 +281,12 @@ def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
     writer = predictions_of(app).records
     blocked, go_on = threading.Event(), threading.Event()
 
-    def write(batch: list[NewRecord]) -> None:
+    def insert(batch: list[NewRecord]) -> None:
         blocked.set()
         assert go_on.wait(30)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_write", write)
+        patch.setattr(writer, "_insert", insert)
         made = []
         for number in range(8):
             response = client.post(served.predict, content=tiny.photograph(0, number), headers=PNG)
