@@ -21,6 +21,7 @@ from app.http.middleware import BodyLimit, RequestContext
 from app.http.openapi import describe
 from app.http.problems import install_problems
 from app.images import routes as images
+from app.images.thumbnails import sweep_thumbnails
 from app.keys import routes as keys
 from app.keys.cache import KeyCache
 from app.predictions import record_routes as records
@@ -99,11 +100,16 @@ def make_gateway(
             "sweep", lambda: sweep_orphans(database, gateway.storage, min_age=sweep_age), sweep_age
         ),
     ]
+    thumbnails = settings.thumbnail_folder
+    gateway.components.append(
+        Repeater("thumbnails", lambda: sweep_thumbnails(thumbnails), sweep_age)
+    )
     gateway.components.append(make_reaper(database, queue, settings.tuning))
     gateway.checks += [
+        HealthCheck("keys", gateway.keys.check, required=True),
         HealthCheck("database", lambda: _check_database(database)),
         HealthCheck("storage", storage.check),
-        HealthCheck("queue", queue.check, required=False),
+        HealthCheck("queue", queue.check),
     ]
     return gateway
 

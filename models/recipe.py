@@ -3,9 +3,12 @@
 import hashlib
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from models.errors import BadRecipe
+from models.errors import BadName, BadRecipe
+from models.names import clean_text
+
+_SHOWN = 100
 
 
 class Recipe(BaseModel):
@@ -54,6 +57,16 @@ class Recipe(BaseModel):
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     threads: Annotated[int, Field(ge=1, le=256)] = 2
 
+    @field_validator("ctx_init")
+    @classmethod
+    def _check_phrase(cls, phrase: str | None) -> str | None:
+        if phrase is None:
+            return None
+        try:
+            return clean_text(phrase, "ctx_init")
+        except BadName as error:
+            raise BadRecipe(error.problem, fix=error.fix, field="ctx_init") from error
+
     @model_validator(mode="after")
     def _check_warmup(self) -> "Recipe":
         if self.warmup_steps >= self.steps and self.warmup_steps > 0:
@@ -76,8 +89,9 @@ class Recipe(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])
+            given = repr(first["input"])
             raise BadRecipe(
-                f"The recipe's {field} is {first['input']!r}: {first['msg']}.",
+                f"The recipe's {field} is {given[:_SHOWN]}: {first['msg']}.",
                 fix=f"Known fields: {', '.join(cls.model_fields)}.",
                 field=field,
             ) from error

@@ -24,6 +24,7 @@ from app.core.queue import TaskQueue, send_tuning
 from app.core.settings import TuningSettings
 from app.tunings import repository, states
 from app.tunings.states import Failure, Lease
+from worker import exit_codes
 
 log = structlog.get_logger(__name__)
 
@@ -94,8 +95,14 @@ class Supervisor:
                 ending = self._watch(child, lease)
             finally:
                 child.kill()
-        crash = Ending(_crash(child.returncode), self._settings.max_attempts)
-        self._settle(lease, ending or crash, child.returncode)
+        ending = ending or self._ending_of(child.returncode)
+        self._settle(lease, ending, child.returncode)
+
+    def _ending_of(self, code: int) -> Ending:
+        """Return what the child's end means where this process did not bring it about."""
+        if code in (exit_codes.HANDED_BACK, exit_codes.LEASE_LOST):
+            return _HANDED_BACK
+        return Ending(_crash(code), self._settings.max_attempts)
 
     def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> Ending | None:
         """Wait for the child's end, or bring it about; return why, where the child does not say."""
@@ -130,11 +137,17 @@ class Supervisor:
             return "held"  # nobody else can take it while the database is away
 
     def _settle(self, lease: Lease, ending: Ending, code: int) -> None:
-        """Put the row right after the child's end; wait for the database where it is away."""
+        """Put the row right after the child's end; wait for the database where it is away.
+
+        A worker that is told to stop waits no longer: the reaper finds the lease that has run out.
+        """
         while True:
             try:
                 self._give_back(lease, ending, code)
             except Unavailable:
+                if self._stopping():
+                    log.warning("left_to_the_reaper", exit_code=code)
+                    return
                 time.sleep(self._settings.poll_seconds)
             else:
                 return
@@ -153,6 +166,14 @@ class Supervisor:
 _STOPPED = Ending(
     Failure(
         problem="The worker was told to stop.", fix="Start the worker; the tuning then goes on."
+    ),
+    max_attempts=None,
+)
+
+_HANDED_BACK = Ending(
+    Failure(
+        problem="The database stayed away for too long.",
+        fix="See that it runs; the tuning then goes on.",
     ),
     max_attempts=None,
 )

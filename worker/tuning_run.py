@@ -153,10 +153,10 @@ class TuningRun:
         """Store the HTML report; a version without one is better than none."""
         try:
             page = render_report(ReportData.from_artifact(artifact, title=title))
+            return self._storage.put(page.encode())
         except Exception:
             log.exception("report_failed")
             return None
-        return self._storage.put(page.encode())
 
     def _succeed(self, new: NewVersion) -> int:
         with self._database.unit_of_work() as session:

@@ -34,6 +34,13 @@ _SQLITE_BUSY = {
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_IOERR,
 }
+# A server that is gone without a word, its cable pulled, is given up after some ten seconds.
+_DEAD_PEER = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
 _DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
 
 
@@ -69,7 +76,11 @@ class Database:
                 max_overflow=pool_size,
                 pool_timeout=connect_timeout,
                 pool_pre_ping=True,
-                connect_args={"connect_timeout": connect_timeout, "options": options},
+                connect_args={
+                    "connect_timeout": connect_timeout,
+                    "options": options,
+                    **_DEAD_PEER,
+                },
             )
         reading = self.engine.execution_options(**{_READ_ONLY: True})
         if not self.is_sqlite:

@@ -14,7 +14,6 @@
     │   └── Frozen              it can no longer be changed
     ├── TooLarge                a body, file or archive over the limit
     ├── UnsupportedType         a content type that this address does not read
-    ├── TooManyRequests         more than this gateway takes now; try again
     ├── Unavailable             something that the answer needs cannot be reached
     ├── Damaged                 stored bytes that are not what their digest says
     └── DeadlinePassed          the answer was not ready by the time that the caller gave
@@ -99,16 +98,6 @@ class TooLarge(ShotlineError):
 
 class UnsupportedType(ShotlineError):
     """A content type that this address does not read."""
-
-
-class TooManyRequests(ShotlineError):
-    """More than this gateway takes now."""
-
-    def __init__(
-        self, problem: str, *, fix: str, field: str | None = None, retry_after: float = 1.0
-    ) -> None:
-        super().__init__(problem, fix=fix, field=field)
-        self.retry_after = retry_after
 
 
 class Unavailable(ShotlineError):

@@ -67,7 +67,9 @@ class CeleryQueue:
     def check(self) -> None:
         """Raise unless Redis answers."""
         with self._celery.connection_for_write() as connection:
-            connection.ensure_connection(max_retries=1, timeout=self._settings.send_timeout)
+            connection.ensure_connection(
+                max_retries=1, interval_start=0, timeout=self._settings.send_timeout
+            )
 
     def close(self) -> None:
         """Close the connections to Redis."""

@@ -181,7 +181,10 @@ class LimitSettings(Concern):
     archive_ratio: PositiveInt = Field(
         200, description="Unpacked size over packed size of an archive."
     )
-    image_pixels: PositiveInt = Field(50_000_000, description="Pixels of one image.")
+    # At most what every decoder of the product takes (`models.imaging.MAX_PIXELS`).
+    image_pixels: PositiveInt = Field(
+        50_000_000, le=50_000_000, description="Pixels of one image; 50 million at most."
+    )
     predict_images: PositiveInt = Field(1000, description="Images in one prediction request.")
     upload_workers: PositiveInt = Field(2, description="Uploads that are decoded at the same time.")
 
@@ -332,7 +335,7 @@ class Settings(BaseModel):
 
     @property
     def scratch_folder(self) -> Path:
-        """The folder of uploads in flight; emptied at start."""
+        """The folder of uploads in flight: files without a name, which end with their request."""
         return self.home / "scratch"
 
     def require_safe_binding(self) -> None:

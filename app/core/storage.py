@@ -46,20 +46,16 @@ class Storage(Protocol):
         """
         ...
 
-    def exists(self, sha256: str) -> bool:
-        """Say whether there is such a blob."""
-        ...
-
-    def delete(self, sha256: str) -> None:
-        """Remove the blob; nothing happens where there is none."""
-        ...
-
     def remove_old(self, sha256: str, min_age: float) -> bool:
         """Remove the blob if it was not put for `min_age` seconds; say whether it was removed."""
         ...
 
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored, in no order."""
+        ...
+
+    def tidy(self, min_age: float) -> None:
+        """Remove what a `put` that was killed `min_age` seconds ago or earlier left behind."""
         ...
 
     def check(self) -> None:
@@ -100,14 +96,6 @@ class LocalStorage:
             )
         return data
 
-    def exists(self, sha256: str) -> bool:
-        """Say whether there is such a blob."""
-        return self._path(sha256).exists()
-
-    def delete(self, sha256: str) -> None:
-        """Remove the blob, if there is one."""
-        self._path(sha256).unlink(missing_ok=True)
-
     def remove_old(self, sha256: str, min_age: float) -> bool:
         """Remove the blob unless it was put lately; no `put` comes between look and removal."""
         path = self._path(sha256)
@@ -124,6 +112,13 @@ class LocalStorage:
             with contextlib.suppress(FileNotFoundError):  # removed while we look
                 status = path.stat()
                 yield Blob(path.name, status.st_size, now - status.st_mtime)
+
+    def tidy(self, min_age: float) -> None:
+        """Remove old temporary files; see `Storage.tidy`."""
+        for path in self._incoming.glob("*"):
+            with contextlib.suppress(FileNotFoundError):  # renamed while we look
+                if time.time() - path.stat().st_mtime >= min_age:
+                    path.unlink()
 
     def check(self) -> None:
         """Raise OSError unless the folder can be written to."""

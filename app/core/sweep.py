@@ -32,6 +32,7 @@ def sweep_orphans(database: Database, storage: Storage, *, min_age: float) -> in
     Returns:
         How many were removed.
     """
+    storage.tidy(min_age)
     old = [blob.sha256 for blob in storage.blobs() if blob.age >= min_age]
     if not old:
         return 0

@@ -277,6 +277,8 @@ class PredictionRecord(Table):
         Index(
             "ix_predictions_project_id_station_captured_at", "project_id", "station", "captured_at"
         ),
+        # What a version's deletion looks for.
+        Index("ix_predictions_model_version_id", "model_version_id"),
         # What a project's quota of kept images is counted by.
         Index(
             "ix_predictions_kept_images",

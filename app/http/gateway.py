@@ -1,11 +1,12 @@
 """What a running gateway holds, and how a route gets at it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple, Protocol
+from typing import Annotated, NamedTuple, Protocol, TypeVar
 
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, Semaphore, to_thread
 from fastapi import Depends, Request
+from fastapi.concurrency import contextmanager_in_threadpool as in_threads
 from sqlalchemy.orm import Session
 
 from app.core.database import Database
@@ -15,6 +16,12 @@ from app.core.storage import Storage
 from app.http.metrics import Metrics
 from app.keys.cache import KeyCache
 
+Result = TypeVar("Result")
+
+# Half of the threads that answer requests: who holds SQLite's write lock must find a free one to go
+# on in, and would not if all were waiting for that lock.
+_SESSIONS = 20
+
 
 class HealthCheck(NamedTuple):
     """One part of the service that `/readyz` asks after.
@@ -22,12 +29,12 @@ class HealthCheck(NamedTuple):
     Attributes:
         name: the part.
         check: raises where the part cannot be used.
-        required: without it the gateway is not ready; else it is `degraded`.
+        required: without it no decision can be made; else the gateway is `degraded`.
     """
 
     name: str
     check: Callable[[], None]
-    required: bool = True
+    required: bool = False
 
 
 class Component(Protocol):
@@ -51,6 +58,7 @@ class Gateway:
         checks: what `/readyz` reports.
         upload_limiter: how many uploads are decoded at once.
         decode_limiter: how many thumbnails are.
+        sessions: how many requests are with the database at once.
     """
 
     settings: Settings
@@ -63,14 +71,28 @@ class Gateway:
     checks: list[HealthCheck] = field(default_factory=list)
     upload_limiter: CapacityLimiter = field(init=False)
     decode_limiter: CapacityLimiter = field(init=False)
+    sessions: Semaphore = field(init=False)
 
     def __post_init__(self) -> None:
         workers = self.settings.limits.upload_workers
         self.upload_limiter = CapacityLimiter(workers)
         self.decode_limiter = CapacityLimiter(workers)
+        self.sessions = Semaphore(_SESSIONS)
+
+    async def read(self, look: Callable[[Session], Result]) -> Result:
+        """Return what `look` finds with a session of its own that only reads."""
+
+        def run() -> Result:
+            with self.database.reading() as session:
+                return look(session)
+
+        async with self.sessions:
+            return await to_thread.run_sync(run)
 
 
-def get_gateway(request: Request) -> Gateway:
+# A coroutine, as is every dependency of predictions: FastAPI runs plain functions in the pool of
+# threads in which other requests wait for the database.
+async def get_gateway(request: Request) -> Gateway:
     """Return the gateway that serves `request`."""
     gateway: Gateway = request.app.state.gateway
     return gateway
@@ -79,15 +101,15 @@ def get_gateway(request: Request) -> Gateway:
 GatewayDep = Annotated[Gateway, Depends(get_gateway)]
 
 
-def get_session(gateway: GatewayDep) -> Iterator[Session]:
+async def get_session(gateway: GatewayDep) -> AsyncIterator[Session]:
     """Yield the request's one session; it is committed before the answer is sent."""
-    with gateway.database.unit_of_work() as session:
+    async with gateway.sessions, in_threads(gateway.database.unit_of_work()) as session:
         yield session
 
 
-def get_reader(gateway: GatewayDep) -> Iterator[Session]:
+async def get_reader(gateway: GatewayDep) -> AsyncIterator[Session]:
     """Yield the session of a request that only reads."""
-    with gateway.database.reading() as session:
+    async with gateway.sessions, in_threads(gateway.database.reading()) as session:
         yield session
 
 

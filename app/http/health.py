@@ -1,4 +1,4 @@
-"""`/livez`: this process answers. `/readyz`: what it needs can be used."""
+"""`/livez`: this process answers. `/readyz`: it can decide, and how its parts are."""
 
 import anyio
 import structlog
@@ -21,10 +21,22 @@ class Liveness(BaseModel):
 
 
 class Readiness(BaseModel):
-    """Whether the gateway can do its work, part by part."""
+    """Whether the gateway can decide on images, and how each part is."""
 
     status: str = Field(description="`ready`, `degraded` or `not ready`.", examples=["ready"])
-    parts: dict[str, str] = Field(examples=[{"database": "ok", "storage": "ok", "queue": "ok"}])
+    parts: dict[str, str] = Field(
+        description="`ok`, `failed` or `no answer`.",
+        examples=[
+            {
+                "keys": "ok",
+                "database": "ok",
+                "storage": "ok",
+                "queue": "ok",
+                "backbone": "ok",
+                "models": "ok",
+            }
+        ],
+    )
 
 
 @router.get("/livez", summary="Is the process alive?")
@@ -35,11 +47,16 @@ async def livez() -> Liveness:
 
 @router.get(
     "/readyz",
-    summary="Can the gateway do its work?",
-    responses={503: {"model": Readiness, "description": "A part that is needed cannot be used"}},
+    summary="Can the gateway decide on images?",
+    responses={503: {"model": Readiness, "description": "No decision can be made"}},
 )
 async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
-    """Ask every part. 200 when ready or degraded (the queue is down: work waits), else 503."""
+    """Ask every part.
+
+    200 while decisions can be made: `ready`, or `degraded` where the database, the storage or the
+    queue cannot be used, so that all else waits. 503 where the backbone, the keys or the models
+    were never loaded.
+    """
     parts: dict[str, str] = {}
     async with anyio.create_task_group() as group:
         for check in gateway.checks:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,11 @@ from models import errors as core
 
 MEDIA_TYPE = "application/problem+json"
 _SHOWN = 100
+_MOST_FIELDS = 20
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHOWN
 
 
 class FieldProblem(BaseModel):
@@ -40,47 +46,139 @@ class Problem(BaseModel):
     errors: list[FieldProblem] | None = Field(
         None, description="One entry for each field, where several are at fault."
     )
+    results: list[dict[str, Any]] | None = Field(
+        None, description="Of an upload: the verdict on each file, as where some can be used."
+    )
     request_id: str | None = Field(None, description="Names this request in the logs.")
 
 
 class Kind(NamedTuple):
-    """How one kind of error is answered."""
+    """How one kind of error is answered; `fix` is an example of one."""
 
     status: int
     slug: str
     title: str
+    fix: str
 
 
 KINDS: Mapping[type[core.ShotlineError], Kind] = {
-    core.ShotlineError: Kind(500, "internal", "Internal error"),
-    core.BadInput: Kind(422, "bad-input", "Bad input"),
-    core.BadImage: Kind(422, "bad-image", "Not a usable image"),
-    core.BadName: Kind(422, "bad-name", "Not a usable name"),
-    core.BadDataset: Kind(422, "bad-dataset", "Cannot be tuned on"),
-    core.BadRecipe: Kind(422, "bad-recipe", "Not a usable recipe"),
-    core.BadView: Kind(422, "bad-view", "Not a usable view"),
-    errors.BadRequest: Kind(400, "bad-request", "Bad request"),
-    errors.BadUpload: Kind(422, "bad-upload", "Nothing usable in the upload"),
-    errors.BadReference: Kind(422, "bad-reference", "Unknown name"),
-    errors.Unauthenticated: Kind(401, "unauthenticated", "API key missing or not valid"),
-    errors.Forbidden: Kind(403, "forbidden", "Not allowed for this API key"),
-    errors.NotFound: Kind(404, "not-found", "Not found"),
-    errors.MethodNotAllowed: Kind(405, "method-not-allowed", "Method not allowed"),
-    errors.Conflict: Kind(409, "conflict", "Not possible now"),
-    errors.Duplicate: Kind(409, "duplicate", "Already there"),
-    errors.Frozen: Kind(409, "frozen", "Can no longer be changed"),
-    core.Refused: Kind(409, "refused", "Refused"),
-    core.ArtifactMismatch: Kind(409, "artifact-mismatch", "Artifact does not fit"),
-    core.DamagedArtifact: Kind(500, "damaged", "Damaged"),
-    core.BackboneUnavailable: Kind(503, "backbone-unavailable", "Backbone not available"),
-    core.Cancelled: Kind(409, "cancelled", "Cancelled"),
-    errors.TooLarge: Kind(413, "too-large", "Too large"),
-    errors.UnsupportedType: Kind(415, "unsupported-type", "Content type not supported"),
-    errors.TooManyRequests: Kind(429, "too-many-requests", "Too many requests"),
-    errors.Damaged: Kind(500, "damaged", "Damaged"),
-    errors.Unavailable: Kind(503, "unavailable", "Not available now"),
-    errors.DeadlinePassed: Kind(504, "deadline-passed", "Deadline passed"),
-    core.StorageFull: Kind(507, "storage-full", "Storage full"),
+    core.ShotlineError: Kind(
+        500,
+        "internal",
+        "Internal error",
+        "Try again; if it stays so, report the request_id and the gateway's log.",
+    ),
+    core.BadInput: Kind(
+        422, "bad-input", "Bad input", "Correct the field; /docs says what it takes."
+    ),
+    core.BadImage: Kind(
+        422,
+        "bad-image",
+        "Not a usable image",
+        "Send the file again, or save it anew as PNG or JPEG.",
+    ),
+    core.BadName: Kind(422, "bad-name", "Not a usable name", "Use printable characters only."),
+    core.BadDataset: Kind(
+        422,
+        "bad-dataset",
+        "Cannot be tuned on",
+        "Upload images of at least two parts for each class.",
+    ),
+    core.BadRecipe: Kind(
+        422, "bad-recipe", "Not a usable recipe", "Give a value within the range."
+    ),
+    core.BadView: Kind(
+        422,
+        "bad-view",
+        "Not a usable view",
+        "Give the region in fractions of the image, from 0 to 1.",
+    ),
+    errors.BadRequest: Kind(
+        400,
+        "bad-request",
+        "Bad request",
+        "Let your HTTP client build the body and its Content-Type.",
+    ),
+    errors.BadUpload: Kind(
+        422,
+        "bad-upload",
+        "Nothing usable in the upload",
+        "See results for each file's reason; correct the files and send them again.",
+    ),
+    errors.BadReference: Kind(
+        422, "bad-reference", "Unknown name", "Use a class that the project has, or add it first."
+    ),
+    errors.Unauthenticated: Kind(
+        401,
+        "unauthenticated",
+        "API key missing or not valid",
+        "Send the header 'Authorization: Bearer sl_…'.",
+    ),
+    errors.Forbidden: Kind(
+        403,
+        "forbidden",
+        "Not allowed for this API key",
+        "Use a key with the role that this needs; an admin can make one.",
+    ),
+    errors.NotFound: Kind(404, "not-found", "Not found", "Check the id, or list those there are."),
+    errors.MethodNotAllowed: Kind(
+        405,
+        "method-not-allowed",
+        "Method not allowed",
+        "See the Allow header for what the address takes.",
+    ),
+    errors.Conflict: Kind(
+        409,
+        "conflict",
+        "Not possible now",
+        "Wait until the present state allows it, then try again.",
+    ),
+    errors.Duplicate: Kind(
+        409, "duplicate", "Already there", "Choose another name, or use what is there."
+    ),
+    errors.Frozen: Kind(
+        409,
+        "frozen",
+        "Can no longer be changed",
+        "Make a new project where the list of classes has to change.",
+    ),
+    core.Refused: Kind(409, "refused", "Refused", "Use what belongs together."),
+    core.ArtifactMismatch: Kind(
+        409,
+        "artifact-mismatch",
+        "Artifact does not fit",
+        "Set SHOTLINE_BACKBONE_SOURCE to the backbone it was tuned for, or tune again.",
+    ),
+    core.DamagedArtifact: Kind(
+        500, "damaged", "Damaged", "Restore it from a backup, or tune again."
+    ),
+    core.BackboneUnavailable: Kind(
+        503,
+        "backbone-unavailable",
+        "Backbone not available",
+        "Put the backbone on this machine, or choose another.",
+    ),
+    core.Cancelled: Kind(409, "cancelled", "Cancelled", "Start it again when you want its result."),
+    errors.TooLarge: Kind(413, "too-large", "Too large", "Send less at a time."),
+    errors.UnsupportedType: Kind(
+        415,
+        "unsupported-type",
+        "Content type not supported",
+        "Send one of the content types that the address names.",
+    ),
+    errors.Damaged: Kind(500, "damaged", "Damaged", "Restore it from a backup; check the disk."),
+    errors.Unavailable: Kind(
+        503, "unavailable", "Not available now", "Try again after the seconds in Retry-After."
+    ),
+    errors.DeadlinePassed: Kind(
+        504,
+        "deadline-passed",
+        "Deadline passed",
+        "Allow more time with deadline_ms, or send fewer images at a time.",
+    ),
+    core.StorageFull: Kind(
+        507, "storage-full", "Storage full", "Free space on the disk, then try again."
+    ),
 }
 
 
@@ -118,7 +216,7 @@ def problem_response(
     headers = {}
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="shotline"'
-    if isinstance(error, errors.Unavailable | errors.TooManyRequests):
+    if isinstance(error, errors.Unavailable):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return Response(encode(problem), problem["status"], headers, MEDIA_TYPE)
 
@@ -193,7 +291,7 @@ def _from_http(request: Request, error: HTTPException) -> core.ShotlineError:
 
 async def _on_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - what it was registered for
-    found = [_field_problem(entry) for entry in error.errors()]
+    found = [_field_problem(entry) for entry in error.errors()[:_MOST_FIELDS]]
     first = found[0]
     problem = core.BadInput(
         first["detail"],
@@ -221,8 +319,9 @@ def _field_name(location: Sequence[object]) -> str:
 
 def _shown(value: object) -> str:
     """Return what was given, short enough for a sentence."""
-    shown = repr(value)
-    return shown if len(shown) <= _SHOWN else shown[:_SHOWN] + "…"
+    # Never written out whole: it may be a body of a hundred megabytes.
+    shown = repr(value[:_SHOWN]) if isinstance(value, str) else _SHORT.repr(value)
+    return shown if len(shown) < _SHOWN else shown[:_SHOWN] + "…"
 
 
 def request_id(request: Request) -> str | None:
@@ -241,7 +340,7 @@ def responses(*kinds: type[core.ShotlineError]) -> dict[int | str, dict[str, Any
             "title": kind.title,
             "status": kind.status,
             "detail": (cls.__doc__ or kind.title).splitlines()[0],
-            "fix": "What to do about it.",
+            "fix": kind.fix,
         }
         answer = found.setdefault(
             kind.status,

@@ -7,10 +7,12 @@ of photographs in one upload would exhaust either.
 import mmap
 import tempfile
 from email.message import Message
+from functools import partial
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, NamedTuple, cast
 
 import anyio
+from anyio import CapacityLimiter
 from starlette.requests import Request
 
 from app.core.errors import BadRequest
@@ -20,6 +22,8 @@ from models.errors import storage_errors
 _CHUNK = 1 << 20
 _HEADER_BYTES = 16 * 1024
 _MAX_PARTS = 20_000
+# All plain fields of a body together; a field alone has at most _CHUNK.
+_FIELD_BYTES = 4 << 20
 
 
 class Part(NamedTuple):
@@ -74,7 +78,8 @@ class SpooledBody:
         """Return the parts of a multipart body in order (RFC 2046).
 
         Raises:
-            BadRequest: no boundary, a part without a name, too many parts, or cut short.
+            BadRequest: no boundary, a part without a name, too many parts, plain fields that are
+                too long together, or cut short.
         """
         boundary = _options(content_type).get_param("boundary")
         if not isinstance(boundary, str) or not 0 < len(boundary) <= 200:
@@ -90,6 +95,7 @@ class SpooledBody:
 
     def _parts(self, body: mmap.mmap, delimiter: bytes) -> list[Part]:
         parts: list[Part] = []
+        plain = 0
         position = _after_delimiter(body, delimiter, 0)
         while position is not None:
             if len(parts) == _MAX_PARTS:
@@ -104,28 +110,39 @@ class SpooledBody:
             end = _delimiter_at(body, b"\r\n" + delimiter, data)
             part = self.slice(data, end - data)
             parts.append(_part(body[position:head_end], part))
+            plain += 0 if parts[-1].file_name is not None else part.length
+            if plain > _FIELD_BYTES:
+                raise _fields_too_long()
             position = _after_delimiter(body, b"\r\n" + delimiter, end)
         return parts
 
 
-async def spool(request: Request, folder: Path) -> SpooledBody:
+async def spool(
+    request: Request, folder: Path, threads: CapacityLimiter | None = None
+) -> SpooledBody:
     """Write the request's body to a file without a name in `folder`.
+
+    Args:
+        request: its body is not read yet.
+        folder: on the disk that is to hold it.
+        threads: the file is written by these; by default by those of all requests.
 
     Raises:
         TooLarge: from the middleware that counts the bytes.
         StorageFull: the disk fills.
     """
+    run = partial(anyio.to_thread.run_sync, limiter=threads)
     size, waiting = 0, bytearray()
     with storage_errors(folder / "upload"):
-        file = await anyio.to_thread.run_sync(_open, folder)
+        file = await run(_open, folder)
         try:
             async for chunk in request.stream():
                 waiting += chunk
                 size += len(chunk)
                 if len(waiting) >= _CHUNK:
-                    await anyio.to_thread.run_sync(_write, file, bytes(waiting))
+                    await run(_write, file, bytes(waiting))
                     waiting.clear()
-            await anyio.to_thread.run_sync(_write, file, bytes(waiting))
+            await run(_write, file, bytes(waiting))
         except BaseException:
             file.close()
             raise
@@ -185,13 +202,37 @@ def _options(value: str) -> Message:
 
 
 def _parameter(message: Message, name: str) -> str | None:
-    value = message.get_param(name)
-    if value is None:
-        return None
-    if isinstance(value, tuple):  # RFC 2231: charset, language, percent-decoded value
-        charset, _, text = value
-        return text.encode("latin-1", "replace").decode(charset or "utf-8", "replace")
-    return value
+    """Return a parameter; `name*` (RFC 2231) where it is there, for what it says is exact.
+
+    .NET sends both, and in the plain one a MIME word (`=?utf-8?B?…?=`) that no form calls for.
+    """
+    plain: str | None = None
+    # typeshed knows nothing of the tuples that RFC 2231 leads to.
+    parameters = cast("list[tuple[str, str | tuple[str, str, str]]]", message.get_params([]))
+    for found, value in parameters:
+        if found == name and isinstance(value, tuple):
+            charset, _, text = value
+            return _decoded(text, charset or "utf-8")
+        if found == name and isinstance(value, str):
+            plain = plain or value
+    return plain
+
+
+def _decoded(text: str, charset: str) -> str:
+    try:
+        return text.encode("latin-1", "replace").decode(charset, "replace")
+    except LookupError:
+        raise BadRequest(
+            f"A file name is in the character set {charset[:40]!r}, which is not known.",
+            fix="Send it in UTF-8.",
+        ) from None
+
+
+def _fields_too_long() -> BadRequest:
+    return BadRequest(
+        f"The plain fields of the body have more than {_FIELD_BYTES} bytes together.",
+        fix="Send photographs as files, each with a file name.",
+    )
 
 
 def _cut_short() -> BadRequest:

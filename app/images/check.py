@@ -25,7 +25,12 @@ Verdict = Literal["accepted", "duplicate", "rejected"]
 
 @dataclass
 class Checked:
-    """A file and what was found of it; `existing` is the image that a duplicate repeats."""
+    """A file and what was found of it.
+
+    Attributes:
+        existing: the image that a duplicate repeats.
+        kept: what of that image stays although the file came with something else.
+    """
 
     file: IncomingFile
     sha256: str = ""
@@ -34,6 +39,7 @@ class Checked:
     verdict: Verdict = "accepted"
     problem: ShotlineError | None = None
     existing: UUID | None = None
+    kept: str | None = None
 
     def reject(self, problem: ShotlineError) -> None:
         """Reject the file for `problem`."""
@@ -43,6 +49,7 @@ class Checked:
         """Compare with an image of the same bytes that the project has under `label`."""
         if normalise_name(label) == normalise_name(self.file.label):
             self.verdict, self.existing = "duplicate", image.id
+            self.kept = _kept(image, self.file)
         else:
             self.reject(two_labels(image.file_name, label, self.file.label))
 
@@ -81,6 +88,21 @@ def check_files(
     return checked
 
 
+def compare_again(
+    session: Session, project_id: UUID, checked: Sequence[Checked], label_of: Callable[[UUID], str]
+) -> None:
+    """See what other uploads brought while this one was checked.
+
+    Args:
+        session: its transaction holds the project locked.
+        project_id: the project.
+        checked: what `check_files` returned.
+        label_of: a class's name by its id.
+    """
+    _compare(session, project_id, [e for e in checked if e.existing is None], label_of)
+    _follow_first(checked)
+
+
 def two_labels(name: str, one: str, other: str) -> Conflict:
     """Return the error for the same bytes under two labels."""
     return Conflict(
@@ -102,6 +124,14 @@ def _hash(file: IncomingFile, limit: int) -> Checked:
         return entry
     entry.sha256, entry.size = hashlib.sha256(data).hexdigest(), len(data)
     return entry
+
+
+def _kept(image: Image, file: IncomingFile) -> str | None:
+    if image.split != file.split:
+        return f"The image is in {image.split} and stays there."
+    if file.group is not None and file.group != image.group:
+        return f"The image is of the group {image.group!r} and stays in it."
+    return None
 
 
 def _read(file: IncomingFile, limit: int) -> bytes:

@@ -24,8 +24,8 @@ class Filter:
 
 
 def get(session: Session, image_id: UUID) -> Image | None:
-    """Return the image, unless it is a tombstone."""
-    image = session.get(Image, image_id)
+    """Return the image, read anew, unless it is a tombstone."""
+    image = session.get(Image, image_id, populate_existing=True)
     return None if image is None or image.deleted_at is not None else image
 
 

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import anyio
 from fastapi import APIRouter, Header, Query, Request, Response, status
-from sqlalchemy.orm import Session
 
 from app.core import errors
 from app.core.access import Principal
+from app.core.media_types import MEDIA_TYPES
 from app.core.tables import Split
 from app.http.authentication import Engineer, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
@@ -28,15 +28,6 @@ from models.errors import BadImage, BadInput, BadName, StorageFull
 
 router = APIRouter(prefix="/v1", tags=["images"])
 
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "GIF": "image/gif",
-}
 # Bytes under an image's id never change.
 _FOR_EVER = "private, max-age=31536000, immutable"
 
@@ -71,39 +62,31 @@ async def upload_images(
     project: UUID,
     request: Request,
     principal: Engineer,
-    reader: ReaderDep,
-    session: SessionDep,
     gateway: GatewayDep,
 ) -> UploadOut:
     """Upload photographs of one class, or an archive with a folder for each class.
 
     Every file gets a verdict of its own. 422 where none can be used; then nothing is stored.
     """
-    run = partial(anyio.to_thread.run_sync, limiter=gateway.upload_limiter)
     # Before the body is read: nobody should send a gigabyte to a project that is not there.
-    await anyio.to_thread.run_sync(project_service.get_project, reader, principal, project)
-    await anyio.to_thread.run_sync(reader.rollback)
+    await gateway.read(lambda reader: project_service.get_project(reader, principal, project))
+    query = {name: request.query_params.getlist(name) for name in request.query_params}
+    content_type = request.headers.get("content-type", "")
     body = await spool(request, gateway.settings.scratch_folder)
     try:
-        query = {name: request.query_params.getlist(name) for name in request.query_params}
-        found = read_upload(body, request.headers.get("content-type", ""), query)
-        outcome = await run(_take, gateway, reader, session, principal, project, found)
+        return await anyio.to_thread.run_sync(
+            lambda: _take(gateway, principal, project, read_upload(body, content_type, query)),
+            limiter=gateway.upload_limiter,
+        )
     finally:
         body.close()
-    return UploadOut.of(outcome)
 
 
-def _take(
-    gateway: Gateway,
-    reader: Session,
-    session: Session,
-    principal: Principal,
-    project: UUID,
-    found: Upload,
-) -> upload.Outcome:
-    settings = gateway.settings
+def _take(gateway: Gateway, principal: Principal, project: UUID, found: Upload) -> UploadOut:
+    settings, database = gateway.settings, gateway.database
     with ExitStack() as stack:
         files = found.open(stack, settings.limits, settings.scratch_folder)
+        reader = stack.enter_context(database.reading())
         plan = upload.make_plan(
             reader,
             principal,
@@ -116,7 +99,8 @@ def _take(
         checked = check.check_files(
             reader, gateway.storage, settings.limits, project, files, names.__getitem__
         )
-    return upload.record(session, principal, plan, checked)
+    with database.unit_of_work() as session:
+        return UploadOut.of(upload.record(session, principal, plan, checked))
 
 
 @router.get(
@@ -197,7 +181,7 @@ def content(
     name = quote(row.file_name.rsplit("/", 1)[-1])
     headers["Content-Disposition"] = f"inline; filename*=UTF-8''{name}"
     data = gateway.storage.read(row.sha256)
-    return Response(data, headers=headers, media_type=_MEDIA_TYPES[row.format])
+    return Response(data, headers=headers, media_type=MEDIA_TYPES[row.format])
 
 
 @router.get(
@@ -209,19 +193,19 @@ def content(
 async def small(
     image: UUID,
     principal: Viewer,
-    session: ReaderDep,
     gateway: GatewayDep,
     size: Annotated[int, Query(ge=MIN_SIZE, le=MAX_SIZE, description="Longest side.")] = 256,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Answer a JPEG that fits into `size` x `size`."""
-    found = await anyio.to_thread.run_sync(service.get_image, session, principal, image)
-    headers = _cache_headers(f"{found.row.sha256}-{size}")
+    # The session is given back before the wait for a decoder.
+    sha256 = await gateway.read(
+        lambda session: service.get_image(session, principal, image).row.sha256
+    )
+    headers = _cache_headers(f"{sha256}-{size}")
     if if_none_match == headers["ETag"]:
         return Response(status_code=304, headers=headers)
-    make = partial(
-        thumbnail, gateway.storage, gateway.settings.thumbnail_folder, found.row.sha256, size
-    )
+    make = partial(thumbnail, gateway.storage, gateway.settings.thumbnail_folder, sha256, size)
     # A full-size decode takes much memory: few at a time.
     data = cast("bytes", await anyio.to_thread.run_sync(make, limiter=gateway.decode_limiter))
     return Response(data, headers=headers, media_type="image/jpeg")

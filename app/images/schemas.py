@@ -75,7 +75,11 @@ class FileOut(BaseModel):
     label: str = Field(examples=["scratch"])
     image: UUID | None = Field(description="Null where rejected.", examples=[_IMAGE])
     sha256: str | None = Field(examples=[_SHA256])
-    detail: str | None = Field(None, description="Why it was rejected.", examples=[None])
+    detail: str | None = Field(
+        None,
+        description="Why it was rejected, or what of a duplicate stays as it is.",
+        examples=[None],
+    )
     fix: str | None = Field(None, description="What to do about it.", examples=[None])
 
     @classmethod
@@ -88,7 +92,7 @@ class FileOut(BaseModel):
             label=result.label,
             image=result.image_id,
             sha256=entry.sha256 or None,
-            detail=entry.problem.problem if entry.problem else None,
+            detail=entry.problem.problem if entry.problem else entry.kept,
             fix=entry.problem.fix if entry.problem else None,
         )
 
@@ -168,9 +172,10 @@ UPLOAD_BODY: dict[str, Any] = {
                 },
                 "encoding": {"ok": {"style": "form", "explode": True}},
             },
-            "application/zip": {"schema": _BINARY},
-            "application/x-tar": {"schema": _BINARY},
-            "application/gzip": {"schema": _BINARY},
+            **{
+                kind: {"schema": _BINARY, "example": "(the bytes of the archive)"}
+                for kind in ("application/zip", "application/x-tar", "application/gzip")
+            },
         },
     }
 }

@@ -81,13 +81,12 @@ def relabel(session: Session, principal: Principal, image_id: UUID, label: str) 
         NotFound: as above.
         BadReference: a label that the project has not.
     """
-    found = get_image(session, principal, image_id)
     # The class must not be deleted between here and the commit.
-    project_service.lock_project(session, principal, found.row.project_id)
-    classes = projects.classes(session, [found.row.project_id])
-    found.row.class_id = find_class(classes, label).id
+    row = _locked_image(session, principal, image_id)
+    classes = projects.classes(session, [row.project_id])
+    row.class_id = find_class(classes, label).id
     session.flush()
-    return ImageView(found.row, repository.class_of(session, found.row.class_id))
+    return ImageView(row, repository.class_of(session, row.class_id))
 
 
 def delete_image(session: Session, principal: Principal, image_id: UUID) -> None:
@@ -96,14 +95,20 @@ def delete_image(session: Session, principal: Principal, image_id: UUID) -> None
     Raises:
         NotFound: as above.
     """
-    row = get_image(session, principal, image_id).row
     # A snapshot must not be frozen between here and the commit.
-    project_service.lock_project(session, principal, row.project_id)
+    row = _locked_image(session, principal, image_id)
     if repository.in_snapshot(session, image_id):
         row.deleted_at = utc_now()
     else:
         session.delete(row)
     session.flush()
+
+
+def _locked_image(session: Session, principal: Principal, image_id: UUID) -> Image:
+    """Return the image as it is under its project's lock: another may have deleted it meanwhile."""
+    project_id = get_image(session, principal, image_id).row.project_id
+    project_service.lock_project(session, principal, project_id)
+    return get_image(session, principal, image_id).row
 
 
 def find_class(classes: Sequence[ProjectClass], label: str) -> ProjectClass:

@@ -1,6 +1,7 @@
 """Thumbnails: computed when first asked for, kept in a folder that may be deleted at any time."""
 
 import io
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from models.imaging import decode
 
 MIN_SIZE, MAX_SIZE = 32, 512
 _QUALITY = 85
+_KEPT_SECONDS = 30 * 24 * 3600.0
 
 
 def thumbnail(storage: Storage, cache: Path, sha256: str, size: int) -> bytes:
@@ -30,3 +32,11 @@ def thumbnail(storage: Storage, cache: Path, sha256: str, size: int) -> bytes:
     with suppress(StorageFull):  # it is only a cache
         write_atomic(path, encoded.getvalue())
     return encoded.getvalue()
+
+
+def sweep_thumbnails(cache: Path) -> None:
+    """Remove what was made a month ago: whoever asks again has it made again."""
+    for path in cache.glob("??/*.jpg"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime >= _KEPT_SECONDS:
+                path.unlink()

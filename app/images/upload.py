@@ -18,7 +18,7 @@ from app.core.access import Principal
 from app.core.errors import BadReference, BadUpload, Conflict, FileVerdict
 from app.core.tables import Image, Project
 from app.images import repository
-from app.images.check import Checked
+from app.images.check import Checked, compare_again
 from app.images.incoming import IncomingFile
 from app.projects import class_list, service
 from app.projects import repository as projects
@@ -145,10 +145,11 @@ def record(
         BadUpload, BadImage: nothing of the upload can be used; nothing is written.
         NotFound, Frozen, Conflict: the project changed meanwhile.
     """
-    if all(entry.verdict == "rejected" for entry in checked):
-        raise nothing_usable(plan, checked)
+    _require_usable(plan, checked)
     project = service.lock_project(session, principal, plan.project_id)
-    _meet_newcomers(session, plan, checked)
+    names = {row.id: row.name for row in projects.classes(session, [project.id])}
+    compare_again(session, project.id, checked, names.__getitem__)
+    _require_usable(plan, checked)
     created = _create_classes(session, project, plan, checked)
     ids = {row.name_key: row.id for row in projects.classes(session, [project.id])}
     rows = {
@@ -166,14 +167,9 @@ def record(
     return Outcome(results, created)
 
 
-def _meet_newcomers(session: Session, plan: Plan, checked: Sequence[Checked]) -> None:
-    """See what other uploads brought while this one was checked."""
-    accepted = [entry for entry in checked if entry.verdict == "accepted"]
-    known = repository.known(session, plan.project_id, [entry.sha256 for entry in accepted])
-    for entry in accepted:
-        image = known.get(entry.sha256)
-        if image is not None:
-            entry.meet(image, repository.class_of(session, image.class_id).name)
+def _require_usable(plan: Plan, checked: Sequence[Checked]) -> None:
+    if all(entry.verdict == "rejected" for entry in checked):
+        raise _nothing_usable(plan, checked)
 
 
 def _create_classes(
@@ -219,7 +215,7 @@ def _result(plan: Plan, entry: Checked, rows: dict[str, Image]) -> FileResult:
     return FileResult(entry, plan.name_of(entry.file.label), image_id)
 
 
-def nothing_usable(plan: Plan, checked: Sequence[Checked]) -> Exception:
+def _nothing_usable(plan: Plan, checked: Sequence[Checked]) -> Exception:
     """Return the error for an upload of which all was rejected: the one file's own, or all."""
     first = checked[0]
     assert first.problem is not None  # noqa: S101 - a rejection has a reason

@@ -49,6 +49,18 @@ class KeyCache:
             known.setdefault(row.prefix, []).append(entry)
         return known
 
+    def check(self) -> None:
+        """Raise `Unavailable` where the keys were never read."""
+        self._loaded()
+
+    def _loaded(self) -> dict[str, list[_Known]]:
+        if self._known is None:
+            raise Unavailable(
+                "The gateway has not been able to read its API keys yet.",
+                fix="Try again in a moment; if it stays so, see /readyz.",
+            )
+        return self._known
+
     def principal(self, plaintext: str) -> Principal:
         """Return the holder of a key.
 
@@ -56,13 +68,8 @@ class KeyCache:
             Unauthenticated: unknown, revoked or expired.
             Unavailable: the keys were never read, the database being down since the start.
         """
-        if self._known is None:
-            raise Unavailable(
-                "The gateway has not been able to read its API keys yet.",
-                fix="Try again in a moment; if it stays so, see /readyz.",
-            )
         given = digest(plaintext)
-        for known in self._known.get(plaintext[:PREFIX_LENGTH], []):
+        for known in self._loaded().get(plaintext[:PREFIX_LENGTH], []):
             if hmac.compare_digest(known.sha256, given):
                 return _check_expiry(known)
         raise Unauthenticated(

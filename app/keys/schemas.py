@@ -4,9 +4,10 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.access import Principal
+from app.core.clock import UtcTime
 from app.core.tables import ApiKey, KeyRole
 
 _ID = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
@@ -25,7 +26,7 @@ class KeyIn(BaseModel):
     )
     role: KeyRole = Field(description="Each role may do what those before it may.")
     project: UUID | None = Field(None, description="The one project it sees; null for all.")
-    expires_at: AwareDatetime | None = Field(None, description="Null for a key without end.")
+    expires_at: UtcTime | None = Field(None, description="Null for a key without end.")
 
 
 class KeyOut(BaseModel):

@@ -88,7 +88,7 @@ class Batcher:
             ShotlineError: it is not loaded yet, or could not be.
         """
         if self._encoder is None:
-            raise self._problem
+            raise self._problem.with_traceback(None)  # or it would grow with every raise
         return self._encoder
 
     def check(self) -> None:

@@ -4,14 +4,19 @@ A line that lost the answer sends the request again with the same key and gets t
 while the database is away. A small SQLite file beside the gateway: nothing of it is shared.
 """
 
+import contextlib
 import sqlite3
 import threading
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
+
 from app.core.errors import Conflict
 from models.errors import BadInput
+
+log = structlog.get_logger(__name__)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -21,8 +26,16 @@ CREATE TABLE IF NOT EXISTS answers (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS answers_created ON answers (created);
 """
-_SWEEP_SECONDS = 60.0
+# So many answers are deleted at once: a key that comes meanwhile waits no longer than for that.
+_PORTION = 200
 _KEY_LENGTH = 255
+
+
+_SWEEP = """
+DELETE FROM answers WHERE (scope, key) IN (
+    SELECT scope, key FROM answers WHERE created < ? ORDER BY created LIMIT ?
+)
+"""
 
 
 class StoredAnswer(NamedTuple):
@@ -45,17 +58,33 @@ class IdempotencyStore:
         self._path, self._seconds = path, hours * 3600
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
-        self._swept_at = 0.0
 
     def start(self) -> None:
-        """Open the file; what was under way when the gateway last ended is forgotten."""
+        """Open the file; what was under way when the gateway last ended is forgotten.
+
+        A file that cannot be used is no reason not to start: it is put aside.
+        """
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._connection = self._open()
+        except sqlite3.DatabaseError as error:
+            log.warning("idempotency_store_put_aside", path=str(self._path), error=str(error))
+            for ending in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    Path(f"{self._path}{ending}").rename(f"{self._path}{ending}.damaged")
+            self._connection = self._open()
+
+    def _open(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.executescript(_SCHEMA)
-        connection.execute("DELETE FROM answers WHERE status IS NULL")
-        self._connection = connection
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.executescript(_SCHEMA)
+            connection.execute("DELETE FROM answers WHERE status IS NULL")
+        except sqlite3.DatabaseError:
+            connection.close()
+            raise
+        return connection
 
     def stop(self) -> None:
         """Close the file."""
@@ -81,7 +110,6 @@ class IdempotencyStore:
                 field="Idempotency-Key",
             )
         with self._lock:
-            self._sweep()
             made = self._file().execute(
                 "INSERT OR IGNORE INTO answers (scope, key, fingerprint, created)"
                 " VALUES (?, ?, ?, ?)",
@@ -128,11 +156,14 @@ class IdempotencyStore:
                 "DELETE FROM answers WHERE scope = ? AND key = ? AND status IS NULL", (scope, key)
             )
 
-    def _sweep(self) -> None:
-        now = time.time()
-        if now - self._swept_at > _SWEEP_SECONDS:
-            self._swept_at = now
-            self._file().execute("DELETE FROM answers WHERE created < ?", (now - self._seconds,))
+    def sweep(self) -> None:
+        """Forget the answers that are older than they are remembered for."""
+        swept = _PORTION
+        while swept == _PORTION:
+            with self._lock:
+                swept = (
+                    self._file().execute(_SWEEP, (time.time() - self._seconds, _PORTION)).rowcount
+                )
 
     def _file(self) -> sqlite3.Connection:
         if self._connection is None:

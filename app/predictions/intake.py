@@ -6,24 +6,28 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import anyio
+from anyio import CapacityLimiter
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from app.core.clock import to_utc
 from app.core.errors import BadRequest, TooLarge, UnsupportedType
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
-from app.http.spool import Part, spool
+from app.http.spool import Part, SpooledBody, spool
 from app.predictions.incoming import NO_ORIGIN, IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
 from models.names import clean_text
 
+# The texts that may come with an image have as many characters, each of which may be a comma.
+_MARKS_PER_IMAGE = 700
 _FIELDS = ("image_id", "part_id", "station", "captured_at")
 
 
@@ -48,7 +52,11 @@ class Intake:
 
 
 async def read_intake(
-    request: Request, defaults: Origin, limits: LimitSettings, scratch: Path
+    request: Request,
+    defaults: Origin,
+    limits: LimitSettings,
+    scratch: Path,
+    threads: CapacityLimiter,
 ) -> Intake:
     """Read a request's body.
 
@@ -57,6 +65,7 @@ async def read_intake(
         defaults: what the headers say of all its images.
         limits: on bytes and images.
         scratch: where a multipart body is spooled to.
+        threads: what reads it takes a thread of these.
 
     Raises:
         BadRequest, BadInput, RequestValidationError: a body that cannot be read.
@@ -66,14 +75,13 @@ async def read_intake(
     content_type = request.headers.get("content-type", "")
     kind = content_type.split(";")[0].strip().lower()
     if kind.startswith("image/") or kind == "application/octet-stream":
-        data = await request.body()
-        read = partial(_within, data, limits.file_bytes)
-        return Intake([IncomingImage(defaults, read)], single=True)
+        data = await _read_raw(request, limits.file_bytes)
+        return Intake([IncomingImage(defaults, lambda: data)], single=True)
     if kind == "multipart/form-data":
-        return await _read_form(request, content_type, defaults, limits, scratch)
+        return await _read_form(request, content_type, defaults, limits, scratch, threads)
     if kind == "application/json":
         data = await request.body()
-        return await anyio.to_thread.run_sync(_read_json, data, defaults, limits)
+        return await anyio.to_thread.run_sync(_read_json, data, defaults, limits, limiter=threads)
     raise UnsupportedType(
         f"The Content-Type {content_type[:80]!r} is none of image/*, multipart/form-data and"
         " application/json.",
@@ -81,6 +89,18 @@ async def read_intake(
         " base64.",
         field="Content-Type",
     )
+
+
+async def _read_raw(request: Request, limit: int) -> bytes:
+    stated = int(request.headers.get("content-length", "0"))
+    if stated > limit:
+        raise _too_long(stated, limit)
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > limit:
+            raise _too_long(len(data), limit)
+    return bytes(data)
 
 
 def make_origin(
@@ -106,14 +126,20 @@ def make_origin(
 
 
 async def _read_form(
-    request: Request, content_type: str, defaults: Origin, limits: LimitSettings, scratch: Path
+    request: Request,
+    content_type: str,
+    defaults: Origin,
+    limits: LimitSettings,
+    scratch: Path,
+    threads: CapacityLimiter,
 ) -> Intake:
     stack = ExitStack()
     try:
-        body = await spool(request, scratch)
+        body = await spool(request, scratch, threads)
         stack.callback(body.close)
-        parts = await anyio.to_thread.run_sync(body.parts, content_type)
-        images = _form_images(parts, defaults, limits)
+        images = await anyio.to_thread.run_sync(
+            _form_images, body, content_type, defaults, limits, limiter=threads
+        )
     except BaseException:
         stack.close()
         raise
@@ -121,8 +147,9 @@ async def _read_form(
 
 
 def _form_images(
-    parts: Sequence[Part], defaults: Origin, limits: LimitSettings
+    body: SpooledBody, content_type: str, defaults: Origin, limits: LimitSettings
 ) -> list[IncomingImage]:
+    parts = body.parts(content_type)
     files = [part for part in parts if part.file_name is not None]
     if not files:
         raise BadRequest(
@@ -163,6 +190,7 @@ def _origin_of(
 
 
 def _read_json(data: bytes, defaults: Origin, limits: LimitSettings) -> Intake:
+    _check_marks(data, limits)
     try:
         asked = PredictIn.model_validate_json(data)
     except ValidationError as error:
@@ -180,6 +208,19 @@ def _read_json(data: bytes, defaults: Origin, limits: LimitSettings) -> Intake:
         for entry in asked.images
     ]
     return Intake(images, single=False)
+
+
+def _check_marks(data: bytes, limits: LimitSettings) -> None:
+    """Refuse JSON of countless small values, each of which takes a hundred bytes once parsed."""
+    allowed = _MARKS_PER_IMAGE * limits.predict_images
+    found = sum(data.count(mark) for mark in (b"{", b"[", b","))
+    if found > allowed:
+        raise TooLarge(
+            f"The JSON has more than {allowed} values; at most {limits.predict_images} images are"
+            " allowed.",
+            fix="Send fewer images at a time.",
+            field="images",
+        )
 
 
 def _origin_in(said: OriginIn, defaults: Origin) -> Origin:
@@ -236,12 +277,13 @@ def _time(value: str | datetime | None) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if moment.tzinfo is not None:
+            return to_utc(moment)
     except ValueError:
-        moment = None
-    if moment is None or moment.tzinfo is None:
-        raise BadInput(
-            f"captured_at {str(value)[:40]!r} is not a time with a time zone.",
-            fix="Write it as in 2026-11-24T08:15:30.250Z.",
-            field="captured_at",
-        )
-    return moment.astimezone(UTC)
+        pass
+    raise BadInput(
+        f"captured_at {str(value)[:40]!r} is not a time with a time zone, or of no year from 1 to"
+        " 9999.",
+        fix="Write it as in 2026-11-24T08:15:30.250Z.",
+        field="captured_at",
+    )

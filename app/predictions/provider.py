@@ -17,6 +17,8 @@ from app.predictions.resident import ModelCache
 from app.predictions.service import Predictions
 from models.memory import keep_freed_memory
 
+_SWEEP_SECONDS = 60.0
+
 
 def install_predictions(
     app: FastAPI, gateway: Gateway, load: Callable[[], ImageEncoder] | None = None
@@ -45,13 +47,17 @@ def install_predictions(
         Repeater("models", models.refresh, settings.prediction.refresh_seconds),
         records,
         answers,
+        Repeater("answers", answers.sweep, _SWEEP_SECONDS),
         predictions,
     ]
-    gateway.checks.append(HealthCheck("backbone", batcher.check))
+    gateway.checks += [
+        HealthCheck("backbone", batcher.check, required=True),
+        HealthCheck("models", models.check, required=True),
+    ]
     app.state.predictions = predictions
 
 
-def get_predictions(request: Request) -> Predictions:
+async def get_predictions(request: Request) -> Predictions:
     """Return the prediction path of the gateway that serves `request`."""
     predictions: Predictions = request.app.state.predictions
     return predictions

@@ -5,9 +5,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Query, Response
 from fastapi.responses import StreamingResponse
-from pydantic import AwareDatetime
+from pydantic import AfterValidator
 
 from app.core import errors
+from app.core.clock import UtcTime
 from app.core.tables import Decision
 from app.http.authentication import Viewer
 from app.http.gateway import GatewayDep, ReaderDep
@@ -19,23 +20,42 @@ from app.predictions.repository import Filter
 from app.predictions.schemas import PredictionOut, RecordOut
 from app.predictions.serving import COMPACT
 from app.projects import service as projects
+from models.names import printable
 
 router = APIRouter(prefix="/v1", tags=["predictions"])
 
-_Text = Annotated[str | None, Query(max_length=200)]
+# Cleaned as what was stored was: no database is asked for what it cannot hold.
+_Text = Annotated[
+    str | None, Query(max_length=200), AfterValidator(lambda text: text and printable(text))
+]
 
 
-def _filter(
+def _filter(  # noqa: PLR0913, PLR0917 - each is something to ask for
     part_id: _Text = None,
     image_id: _Text = None,
     station: _Text = None,
     decision: Decision | None = None,
     label: _Text = None,
     version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
-    since: Annotated[AwareDatetime | None, Query(description="Made then or later.")] = None,
-    until: Annotated[AwareDatetime | None, Query(description="Made before.")] = None,
+    since: Annotated[UtcTime | None, Query(description="Made then or later.")] = None,
+    until: Annotated[UtcTime | None, Query(description="Made before.")] = None,
+    captured_since: Annotated[
+        UtcTime | None, Query(description="`Captured-At` then or later.")
+    ] = None,
+    captured_until: Annotated[UtcTime | None, Query(description="`Captured-At` before.")] = None,
 ) -> Filter:
-    return Filter(part_id, image_id, station, decision, label, version, since, until)
+    return Filter(
+        part_id=part_id,
+        image_id=image_id,
+        station=station,
+        decision=decision,
+        label=label,
+        version=version,
+        since=since,
+        until=until,
+        captured_since=captured_since,
+        captured_until=captured_until,
+    )
 
 
 def _as(media_type: str, **content: Any) -> dict[int | str, dict[str, Any]]:

@@ -13,7 +13,6 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import IntegrityError
 
 from app.core.database import Database
 from app.core.errors import Unavailable
@@ -22,14 +21,18 @@ from app.core.storage import Storage
 from app.core.tables import PredictionRecord
 from app.predictions import repository
 from app.predictions.metrics import PredictionMetrics
-from models.errors import StorageFull
+from models.errors import ShotlineError, StorageFull
 
 log = structlog.get_logger(__name__)
 
 _BATCH = 200
 _RETRY_SECONDS = 0.5
+# A database that answers nothing must not hold up the end.
+_STOP_SECONDS = 10.0
 # Another gateway may keep images of the same project: its total is read again after so long.
 _TOTAL_SECONDS = 60.0
+# Down to so much of the quota, so that a full one is not counted anew for every image.
+_KEPT_SHARE = 0.95
 
 
 @dataclass
@@ -76,7 +79,7 @@ class RecordWriter:
             self._stopping = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_STOP_SECONDS)
 
     def add(self, record: NewRecord) -> None:
         """Have a prediction recorded; never waits, and never fails."""
@@ -95,6 +98,13 @@ class RecordWriter:
         found = self._pending.get(prediction_id)
         return None if found is None else PredictionRecord(**found.values)
 
+    def waits_for(self, version_id: UUID) -> bool:
+        """Say whether a prediction by the version is not in the database yet."""
+        with self._changed:
+            return any(
+                record.values["model_version_id"] == version_id for record in self._pending.values()
+            )
+
     def _make_room(self, record: NewRecord) -> None:
         if record.image is None:
             return
@@ -108,16 +118,15 @@ class RecordWriter:
         while batch := self._take():
             try:
                 self._keep_images(batch)
-                self._write(batch)
-            except Unavailable as error:
+                self._keep_quota(self._write(batch))
+            except (Unavailable, StorageFull) as error:
                 self._try_again(batch, error)
-            except Exception:
+            except Exception:  # a thread that dies would lose all that comes
                 log.exception("records_lost", records=len(batch))
                 self._metrics.records_lost.inc(len(batch))
                 self._forget(batch)
             else:
                 self._forget(batch)
-                self._keep_quota(batch)
 
     def _take(self) -> list[NewRecord]:
         """Return what waits, nothing when stopping; blocks while nothing does."""
@@ -132,7 +141,7 @@ class RecordWriter:
                 self._pending.pop(record.id, None)
             self._metrics.records_waiting.set(len(self._pending))
 
-    def _try_again(self, batch: Sequence[NewRecord], error: Unavailable) -> None:
+    def _try_again(self, batch: Sequence[NewRecord], error: ShotlineError) -> None:
         with self._changed:
             if self._stopping:
                 log.warning("records_lost", records=len(self._pending), error=str(error))
@@ -151,26 +160,39 @@ class RecordWriter:
                 self._image_bytes -= len(image)
             try:
                 sha256 = self._storage.put(image)
-            except (StorageFull, OSError) as error:
-                log.warning("image_not_kept", error=str(error))
+            except Exception:
+                log.warning("image_not_kept", exc_info=True)
                 self._metrics.images_lost.inc()
             else:
                 record.values |= {"image_sha256": sha256, "image_bytes": len(image)}
 
-    def _write(self, batch: Sequence[NewRecord]) -> None:
-        try:
-            with self._database.unit_of_work() as session:
-                repository.add_all(session, [record.values for record in batch])
-        except IntegrityError:  # a project was deleted under one of them
-            self._write_one_by_one(batch)
+    def _write(self, batch: Sequence[NewRecord]) -> Sequence[NewRecord]:
+        """Return what was written: all, where none among them is one that no database takes.
 
-    def _write_one_by_one(self, batch: Sequence[NewRecord]) -> None:
-        for record in batch:
-            try:
-                with self._database.unit_of_work() as session:
-                    repository.add_all(session, [record.values])
-            except IntegrityError:
-                self._metrics.records_lost.inc()
+        Raises:
+            Unavailable, StorageFull: to be tried again.
+        """
+        try:
+            self._insert(batch)
+        except (Unavailable, StorageFull):
+            raise
+        except Exception:  # noqa: BLE001 - whatever it is, the others must not be lost with it
+            if len(batch) == 1:  # a project was deleted under it, for example
+                self._lose(batch[0])
+                return []
+            return [record for one in batch for record in self._write([one])]
+        return batch
+
+    def _lose(self, record: NewRecord) -> None:
+        """Count a record that no database takes, once although it may be tried again."""
+        if record.id in self._pending:
+            log.warning("record_lost", prediction_id=str(record.id), exc_info=True)
+            self._metrics.records_lost.inc()
+            self._forget([record])
+
+    def _insert(self, batch: Sequence[NewRecord]) -> None:
+        with self._database.unit_of_work() as session:
+            repository.add_all(session, [record.values for record in batch])
 
     def _keep_quota(self, batch: Sequence[NewRecord]) -> None:
         added: dict[UUID, int] = {}
@@ -181,8 +203,8 @@ class RecordWriter:
         for project, size in added.items():
             try:
                 self._keep_quota_of(project, size)
-            except Unavailable as error:  # the next image kept looks again
-                log.warning("quota_not_kept", error=str(error))
+            except Exception:  # the next image kept looks again
+                log.warning("quota_not_kept", exc_info=True)
 
     def _keep_quota_of(self, project: UUID, added: int) -> None:
         now, quota = time.monotonic(), self._settings.image_quota_bytes
@@ -192,5 +214,6 @@ class RecordWriter:
             with self._database.unit_of_work() as session:
                 total, read_at = repository.kept_bytes(session, project), now
                 if total > quota:
-                    total -= repository.drop_oldest_images(session, project, total - quota)
+                    surplus = total - int(quota * _KEPT_SHARE)
+                    total -= repository.drop_oldest_images(session, project, surplus)
         self._totals[project] = (total, read_at)

@@ -33,7 +33,7 @@ class Served(NamedTuple):
 
 @dataclass(frozen=True)
 class Filter:
-    """Which predictions of a project to list; the times are of `created_at`."""
+    """Which predictions of a project to list; `since` and `until` are of `created_at`."""
 
     part_id: str | None = None
     image_id: str | None = None
@@ -43,6 +43,8 @@ class Filter:
     version: int | None = None
     since: datetime | None = None
     until: datetime | None = None
+    captured_since: datetime | None = None
+    captured_until: datetime | None = None
 
 
 def served(session: Session) -> Mapping[UUID, Served]:
@@ -60,6 +62,15 @@ def versions(session: Session, version_ids: Iterable[UUID]) -> Sequence[ModelVer
     for start in range(0, len(wanted), _MANY):
         query = select(ModelVersion).where(ModelVersion.id.in_(wanted[start : start + _MANY]))
         found.extend(session.scalars(query))
+    return found
+
+
+def existing(session: Session, version_ids: Sequence[UUID]) -> set[UUID]:
+    """Return those of the versions that are there."""
+    found: set[UUID] = set()
+    for start in range(0, len(version_ids), _MANY):
+        some = version_ids[start : start + _MANY]
+        found.update(session.scalars(select(ModelVersion.id).where(ModelVersion.id.in_(some))))
     return found
 
 
@@ -94,10 +105,14 @@ def page(
     }
     query = select(row).where(row.project_id == project_id).order_by(row.id).limit(limit)
     query = query.where(*(column == value for column, value in conditions.items() if value))
-    if wanted.since is not None:
-        query = query.where(row.created_at >= wanted.since)
-    if wanted.until is not None:
-        query = query.where(row.created_at < wanted.until)
+    for column, since, until in (
+        (row.created_at, wanted.since, wanted.until),
+        (row.captured_at, wanted.captured_since, wanted.captured_until),
+    ):
+        if since is not None:
+            query = query.where(column >= since)
+        if until is not None:
+            query = query.where(column < until)
     if after is not None:
         query = query.where(row.id > after)
     return session.scalars(query).all()

@@ -6,7 +6,7 @@ none sees half a promotion, and all go on from memory while the database is away
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from app.core.database import Database
-from app.core.errors import Conflict, NotFound, Unavailable
+from app.core.errors import Conflict, Damaged, NotFound, Unavailable
 from app.core.storage import Storage
 from app.core.tables import ModelVersion
 from app.predictions import repository
@@ -67,9 +67,11 @@ class _Residents:
         return not isinstance(self.by_id.get(version_id), ResidentModel)
 
     def get(self, version_id: UUID) -> ResidentModel:
-        found = self.by_id[version_id]
+        found = self.by_id.get(version_id)
+        if found is None:
+            raise NotFound.of("model", version_id)
         if isinstance(found, ShotlineError):
-            raise found
+            raise found.with_traceback(None)  # or it would grow with every raise
         return found
 
 
@@ -94,13 +96,28 @@ class ModelCache:
                 wanted = {entry.production for entry in served.values() if entry.production}
                 missing = [one for one in wanted if self._residents.lacks(one)]
                 rows = repository.versions(session, missing)
+                others = [one for one in self._residents.by_id if one not in wanted]
+                there = wanted | repository.existing(session, others)
             for row in rows:
                 self._load(row)
             self._projects = served
+            self._evict(there)
 
     def knows(self, project_id: UUID) -> bool:
         """Say whether the project was there when `refresh` last looked."""
         return self._projects is not None and project_id in self._projects
+
+    def check(self) -> None:
+        """Raise `Unavailable` where the database was never read."""
+        self._loaded()
+
+    def _loaded(self) -> Mapping[UUID, Served]:
+        if self._projects is None:
+            raise Unavailable(
+                "The gateway has not been able to read its projects yet.",
+                fix="Try again in a moment; if it stays so, see /readyz.",
+            )
+        return self._projects
 
     def project(self, project_id: UUID) -> Served:
         """Return what predictions need to know of a project, from memory.
@@ -109,12 +126,7 @@ class ModelCache:
             Unavailable: the database was never read.
             NotFound: no such project.
         """
-        if self._projects is None:
-            raise Unavailable(
-                "The gateway has not been able to read its projects yet.",
-                fix="Try again in a moment; if it stays so, see /readyz.",
-            )
-        found = self._projects.get(project_id)
+        found = self._loaded().get(project_id)
         if found is None:
             raise NotFound.of("project", project_id)
         return found
@@ -125,7 +137,7 @@ class ModelCache:
         Raises:
             Unavailable, NotFound: see `project`.
             Conflict: nothing was promoted yet.
-            DamagedArtifact, ArtifactMismatch: its artifact cannot be used.
+            Damaged, DamagedArtifact, ArtifactMismatch: its artifact cannot be used.
         """
         version_id = self.project(project_id).production
         if version_id is None:
@@ -149,7 +161,7 @@ class ModelCache:
         Raises:
             NotFound: no such version.
             Unavailable: the database is away.
-            DamagedArtifact, ArtifactMismatch: its artifact cannot be used.
+            Damaged, DamagedArtifact, ArtifactMismatch: its artifact cannot be used.
         """
         with self._refreshing:
             with self._database.reading() as session:
@@ -158,6 +170,11 @@ class ModelCache:
                 raise NotFound.of("model", version_id)
             self._load(rows[0])
         return self._residents.get(version_id)
+
+    def _evict(self, there: Collection[UUID]) -> None:
+        for gone in [one for one in self._residents.by_id if one not in there]:
+            del self._residents.by_id[gone]
+        self._metrics.models.set(len(self._residents.by_id))
 
     def _load(self, row: ModelVersion) -> None:
         known = self._residents.by_id.get(row.id)
@@ -171,8 +188,15 @@ class ModelCache:
 
 
 def _resident(row: ModelVersion, storage: Storage) -> ResidentModel:
-    data = storage.read(row.artifact_sha256)
-    artifact = Artifact.from_bytes(data, name=f"The artifact of version {row.number}")
+    name = f"The artifact of version {row.number}"
+    try:
+        data = storage.read(row.artifact_sha256)
+    except (NotFound, OSError) as error:
+        raise Damaged(
+            f"{name} cannot be read from storage ({type(error).__name__}).",
+            fix="Check the disk, and restore the blobs from a backup.",
+        ) from error
+    artifact = Artifact.from_bytes(data, name=name)
     header = artifact.header
     return ResidentModel(
         id=row.id,

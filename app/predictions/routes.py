@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,8 +12,9 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from app.core import errors
 from app.core.access import Principal
 from app.http.authentication import Operator
+from app.http.examples import example_of
 from app.http.gateway import GatewayDep
-from app.http.problems import responses
+from app.http.problems import problem_of, responses
 from app.predictions.incoming import Origin
 from app.predictions.intake import make_origin, read_intake
 from app.predictions.provider import PredictionsDep
@@ -28,50 +30,61 @@ _DAY_MS = 86_400_000
 _COMPACT_EXAMPLE = "2;0.9400;7;scratch"
 
 
+@dataclass(frozen=True)
 class Call:
-    """What a request says beside its body."""
+    """What a request says beside its body.
 
-    def __init__(
-        self,
-        top_k: Annotated[
-            int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
-        ] = None,
-        deadline_ms: Annotated[
-            int | None,
-            Query(
-                ge=1,
-                le=_DAY_MS,
-                description="Answer 504 rather than begin with an image later than this.",
-            ),
-        ] = None,
-        format: Annotated[  # noqa: A002 - what the caller writes
-            Literal["json", "compact"],
-            Query(description="`compact`: `code;probability;version;label`, at most 254 bytes."),
-        ] = "json",
-        accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
-        idempotency_key: Annotated[
-            str | None, Header(description="The same key, the same answer, for 24 hours.")
-        ] = None,
-        image_id: Annotated[str | None, Header(description="Echoed in the answer.")] = None,
-        part_id: Annotated[str | None, Header(description="Kept, searchable.")] = None,
-        station: Annotated[str | None, Header(description="Kept, searchable.")] = None,
-        captured_at: Annotated[str | None, Header(description="ISO 8601 with a zone.")] = None,
-    ) -> None:
-        self.deadline = math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1000
-        self.top_k, self.key = top_k, idempotency_key
-        self.form = Form(compact=format == "compact", lines=NDJSON in accept)
-        self._said = (image_id, part_id, station, captured_at)
+    Attributes:
+        top_k: so many classes are listed; None for all.
+        deadline: of `time.monotonic`.
+        key: the Idempotency-Key.
+        form: of the answer.
+        origin: what the headers say of all its images.
+    """
 
-    def origin(self) -> Origin:
-        """Return what the headers say of the images.
-
-        Raises:
-            BadName, BadInput: see `intake.make_origin`.
-        """
-        return make_origin(*(None if said is None else _utf8(said) for said in self._said))
+    top_k: int | None
+    deadline: float
+    key: str | None
+    form: Form
+    origin: Origin
 
 
-CallDep = Annotated[Call, Depends()]
+async def _call(
+    top_k: Annotated[
+        int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
+    ] = None,
+    deadline_ms: Annotated[
+        int | None,
+        Query(
+            ge=1,
+            le=_DAY_MS,
+            description="Answer 504 rather than begin with an image later than this.",
+        ),
+    ] = None,
+    format: Annotated[  # noqa: A002 - what the caller writes
+        Literal["json", "compact"],
+        Query(description="`compact`: `code;probability;version;label`, at most 254 bytes."),
+    ] = "json",
+    accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
+    idempotency_key: Annotated[
+        str | None, Header(description="The same key, the same answer, for 24 hours.")
+    ] = None,
+    image_id: Annotated[str | None, Header(description="Echoed in the answer.")] = None,
+    part_id: Annotated[str | None, Header(description="Kept, searchable.")] = None,
+    station: Annotated[str | None, Header(description="Kept, searchable.")] = None,
+    captured_at: Annotated[str | None, Header(description="ISO 8601 with a zone.")] = None,
+) -> Call:
+    said = (image_id, part_id, station, captured_at)
+    return Call(
+        top_k,
+        math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1000,
+        idempotency_key,
+        Form(compact=format == "compact", lines=NDJSON in accept),
+        make_origin(*(None if text is None else _utf8(text) for text in said)),
+    )
+
+
+CallDep = Annotated[Call, Depends(_call)]
 
 
 def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
@@ -90,11 +103,13 @@ def _inlined(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+_ONE = example_of(PredictionOut.model_json_schema(), PredictionOut.model_json_schema()["$defs"])
+_BAD = problem_of(BadImage("The image has 0 bytes.", fix="Send the file again; it arrived empty."))
 _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            "image/*": _BINARY,
+            "image/*": _BINARY | {"example": "(the bytes of a JPEG, PNG, WebP, BMP or TIFF)"},
             "multipart/form-data": {
                 "schema": {
                     "type": "object",
@@ -110,7 +125,8 @@ _BODY: dict[str, Any] = {
                         },
                     },
                     "required": ["image"],
-                }
+                },
+                "example": {"image": ["part.jpg"], "image_id": "cam3-1", "part_id": "SN-4711"},
             },
             "application/json": {"schema": _inlined(PredictIn.model_json_schema())},
         },
@@ -121,6 +137,15 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         "model": PredictionOut | ResultsOut,
         "description": "One image: the prediction. Several: `results` in the order of the request.",
         "content": {
+            "application/json": {
+                "examples": {
+                    "one": {"summary": "One image", "value": _ONE},
+                    "several": {
+                        "summary": "Several, one of which is no image",
+                        "value": {"results": [_ONE, _BAD | {"image_id": "cam3-2"}]},
+                    },
+                }
+            },
             "text/plain": {"schema": {"type": "string"}, "example": _COMPACT_EXAMPLE},
             NDJSON: {
                 "schema": {"type": "string"},
@@ -197,7 +222,9 @@ async def _serve(
 ) -> Response:
     model.check_encoder(predictions.batcher.encoder())  # before the body is read
     settings = gateway.settings
-    intake = await read_intake(request, call.origin(), settings.limits, settings.scratch_folder)
+    intake = await read_intake(
+        request, call.origin, settings.limits, settings.scratch_folder, predictions.threads
+    )
     once = None
     if call.key is not None:
         once = Once(f"{principal.key_id} {request.url.path}", call.key)

@@ -4,8 +4,9 @@ from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from app.core.clock import UtcTime
 from app.core.tables import Decision, PredictionRecord
 
 COMPACT_BYTES = 254
@@ -30,7 +31,7 @@ class OriginIn(BaseModel):
     image_id: str | None = Field(None, max_length=200, description="Echoed in the answer.")
     part_id: str | None = Field(None, max_length=200)
     station: str | None = Field(None, max_length=200)
-    captured_at: AwareDatetime | None = None
+    captured_at: UtcTime | None = None
 
 
 class PredictImageIn(OriginIn):
@@ -53,7 +54,7 @@ class PredictIn(OriginIn):
     )
 
     image: Base64 | None = None
-    images: list[PredictImageIn] | None = Field(None, min_length=1)
+    images: list[PredictImageIn] | None = Field(None, min_length=1, fail_fast=True)
 
     @model_validator(mode="after")
     def _check_one_of_both(self) -> Self:

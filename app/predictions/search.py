@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 from app.core.access import Principal
 from app.core.database import Database
 from app.core.errors import NotFound
+from app.core.media_types import MEDIA_TYPES
 from app.core.storage import Storage
 from app.core.tables import PredictionRecord
 from app.predictions import repository
@@ -32,15 +33,6 @@ COLUMNS = (
     "model_digest",
 )
 _PORTION = 1000
-_MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "MPO": "image/jpeg",
-    "PNG": "image/png",
-    "WEBP": "image/webp",
-    "BMP": "image/bmp",
-    "TIFF": "image/tiff",
-    "GIF": "image/gif",
-}
 
 
 def get_prediction(
@@ -104,7 +96,7 @@ def kept_image(storage: Storage, row: PredictionRecord) -> tuple[bytes, str]:
             field="prediction",
         )
     data = storage.read(row.image_sha256)
-    return data, _MEDIA_TYPES[check_image(data).format]
+    return data, MEDIA_TYPES[check_image(data).format]
 
 
 def _line(row: PredictionRecord) -> list[str]:

@@ -6,12 +6,14 @@ Nothing here waits for the database or for Redis.
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import structlog
+from anyio import CapacityLimiter
 from jaxtyping import UInt8
 from torch import Tensor
 
@@ -32,8 +34,14 @@ from models.errors import ShotlineError
 from models.pixels import to_pixels
 from models.predictor import Decision, class_probabilities, decide
 
+log = structlog.get_logger(__name__)
+
 Result = TypeVar("Result")
 Outcome = PredictionOut | ShotlineError
+
+
+# They read bodies and the file of idempotency keys, and wait for nothing else.
+_THREADS = 16
 
 
 class Question(NamedTuple):
@@ -97,6 +105,7 @@ class Predictions:
         batcher: the encoder.
         records: the background writer.
         answers: remembered under Idempotency-Keys.
+        threads: for what blocks; other requests may have all of theirs wait for the database.
     """
 
     def __init__(
@@ -110,6 +119,8 @@ class Predictions:
     ) -> None:
         self.models, self.batcher, self.records = models, batcher, records
         self.answers, self.metrics = answers, metrics
+        self.threads = CapacityLimiter(_THREADS)
+        self._running: set[asyncio.Task[None]] = set()
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.
         self._window = min(
@@ -144,13 +155,20 @@ class Predictions:
         principal.require_project(found.project_id, "model", version_id)
         return found
 
+    def keep_running(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Return a task that runs to its end although nobody may hold it any more."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
+
     def slots_for(self, images: Sequence[IncomingImage]) -> AbstractContextManager[None]:
         """Return what holds as many slots as `images` need at once; entering it may raise."""
         return self._slots.taken(min(len(images), self._window))
 
     async def each(
         self, images: Sequence[IncomingImage], question: Question
-    ) -> AsyncIterator[tuple[int, Outcome]]:
+    ) -> AsyncGenerator[tuple[int, Outcome]]:
         """Yield (place, prediction or what stands against it) in the order of completion."""
         places = iter(range(len(images)))
         running: dict[asyncio.Task[Outcome], int] = {}
@@ -245,6 +263,12 @@ class Predictions:
         self, answer: PredictionOut, image: IncomingImage, data: bytes, question: Question
     ) -> None:
         self.metrics.decisions.labels(answer.decision).inc()
+        log.info(
+            "predicted",
+            prediction_id=str(answer.prediction_id),
+            model=str(answer.model.id),
+            decision=answer.decision,
+        )
         keep = self.models.project(question.model.project_id).keep_images
         wanted = keep == "all" or (keep == "undecidable" and answer.decision == "undecidable")
         self.records.add(NewRecord(_values(answer, image, question), data if wanted else None))

@@ -15,7 +15,7 @@ from app.projects import repository
 from models.classes import normalise_name
 from models.errors import BadView
 from models.imaging import DECODER_VERSION, View
-from models.names import NAME_LENGTH, clean_text
+from models.names import NAME_LENGTH, clean_text, printable
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def list_projects(
     rows = repository.page(
         session,
         only=principal.project_id,
-        name_key=None if name is None else normalise_name(name),
+        name_key=None if name is None else normalise_name(printable(name)),
         after=after,
         limit=limit,
     )

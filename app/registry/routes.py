@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Query, Response, status
+from fastapi import APIRouter, Body, Header, Query, Response, status
 
 from app.core import errors
 from app.core.database import after_commit
@@ -54,9 +54,12 @@ def show(model: UUID, principal: Viewer, session: ReaderDep) -> ModelOut:
     summary="Delete a model version that never served",
     responses=responses(errors.Conflict, errors.Forbidden, errors.NotFound),
 )
-def delete(model: UUID, principal: Admin, session: SessionDep) -> None:
+def delete(model: UUID, principal: Admin, session: SessionDep, predictions: PredictionsDep) -> None:
     """Delete a version that no alias ever named and that decided on nothing; its tuning stays."""
-    service.delete_version(session, principal, model)
+    # Asked before the database: what is not waiting any more is in there.
+    decided = predictions.records.waits_for(model)
+    service.delete_version(session, principal, model, decided=decided)
+    after_commit(session, predictions.models.refresh)
 
 
 @router.get(
@@ -156,7 +159,7 @@ def list_moves(
 )
 def rollback(
     project: UUID,
-    body: RollbackIn,
+    body: Annotated[RollbackIn, Body(default_factory=RollbackIn)],
     principal: Engineer,
     session: SessionDep,
     predictions: PredictionsDep,

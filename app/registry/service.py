@@ -126,8 +126,16 @@ def list_versions(
     return [VersionView(row, names[row.id]) for row in rows]
 
 
-def delete_version(session: Session, principal: Principal, version_id: UUID) -> None:
+def delete_version(
+    session: Session, principal: Principal, version_id: UUID, *, decided: bool = False
+) -> None:
     """Delete a version that never served: what once decided must stay to be explained.
+
+    Args:
+        session: the transaction.
+        principal: who deletes.
+        version_id: the version.
+        decided: whether predictions of it are still to be written.
 
     Raises:
         NotFound: no such version, or not for this key.
@@ -137,7 +145,7 @@ def delete_version(session: Session, principal: Principal, version_id: UUID) -> 
     projects.lock_project(session, principal, found.row.project_id)  # no alias may move meanwhile
     if repository.was_ever_named(session, version_id):
         why = "an alias names it, or once did"
-    elif repository.has_predictions(session, version_id):
+    elif decided or repository.has_predictions(session, version_id):
         why = "predictions were made with it"
     else:
         session.delete(found.row)

@@ -7,7 +7,7 @@ present state, unless that is what it saw last.
 
 import hashlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import anyio
 
@@ -28,7 +28,7 @@ async def tuning_events(
     last_event_id: str | None,
     poll_seconds: float,
     keep_alive_seconds: float,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     """Yield events as they go over the wire, until the tuning has ended or is deleted.
 
     While the database is away only keep-alives are sent.

@@ -3,7 +3,7 @@
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Header, Response, status
+from fastapi import APIRouter, Body, Header, Response, status
 from fastapi.responses import StreamingResponse
 
 from app.core import errors
@@ -37,7 +37,7 @@ _EVENT_STREAM: dict[int | str, dict[str, Any]] = {
 )
 def start(
     project: UUID,
-    body: TuningIn,
+    body: Annotated[TuningIn, Body(default_factory=TuningIn)],
     principal: Engineer,
     session: SessionDep,
     gateway: GatewayDep,

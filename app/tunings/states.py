@@ -183,6 +183,7 @@ def cancel(session: Session, tuning_id: UUID) -> TuningState | None:
         .values(
             cancel_requested=True,
             state=case((queued, "cancelled"), else_=Tuning.state),
+            checkpoint=case((queued, null()), else_=Tuning.checkpoint),
             finished_at=case((queued, database_now()), else_=null()),
         )
         .returning(Tuning.state)
@@ -198,6 +199,7 @@ def _let_go(failure: Failure, max_attempts: int | None) -> dict[str, Any]:
         "state": case((cancelled, "cancelled"), (spent, "failed"), else_="queued"),
         "failure": case((spent & ~cancelled, literal(dict(failure), Json)), else_=null()),
         "finished_at": case((ended, database_now()), else_=null()),
+        "checkpoint": case((ended, null()), else_=Tuning.checkpoint),
         "queued_at": case((ended, Tuning.queued_at), else_=database_now()),
         "lease_owner": None,
         "lease_until": None,

@@ -98,23 +98,24 @@ def worker(environment: Mapping[str, str], log: Path) -> Iterator[subprocess.Pop
 
 
 @contextmanager
-def gateway(environment: Mapping[str, str], log: Path) -> Iterator[str]:
-    """Run a gateway as `shotline serve` does; yield its address once it is ready."""
+def gateway(environment: Mapping[str, str], log: Path, *, status: str = "ready") -> Iterator[str]:
+    """Run a gateway as `shotline serve` does; yield its address once `/readyz` says `status`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "app.cli.main", "serve"]
     with process(command, {**environment, "SHOTLINE_PORT": str(port)}, log):
         address = f"http://127.0.0.1:{port}"
-        wait_for(lambda: _ready(address), f"a ready gateway ({log})")
+        wait_for(lambda: _status(address) == status, f"a ready gateway ({log})")
         yield address
 
 
-def _ready(address: str) -> bool:
+def _status(address: str) -> str:
     try:
-        return httpx2.get(f"{address}/readyz", timeout=5).json()["status"] == "ready"
+        status: str = httpx2.get(f"{address}/readyz", timeout=5).json()["status"]
     except httpx2.HTTPError:
-        return False
+        return "away"
+    return status
 
 
 def kill(pid: int) -> None:

@@ -1,13 +1,18 @@
 """What surrounds every request."""
 
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
+from celery.exceptions import OperationalError
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import TypeAdapter
+from pydantic import SecretStr, TypeAdapter
 from sqlalchemy import event, exc
 from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
@@ -15,14 +20,23 @@ from starlette.testclient import TestClient
 from app.core.database import Database, after_commit
 from app.core.errors import Forbidden
 from app.core.ids import new_id
-from app.core.queue import InMemoryQueue, send_tuning
-from app.core.settings import AuthSettings, LimitSettings, ServerSettings, Settings
+from app.core.queue import TUNE, CeleryQueue, InMemoryQueue, send_tuning
+from app.core.settings import (
+    AuthSettings,
+    LimitSettings,
+    QueueSettings,
+    ServerSettings,
+    Settings,
+)
 from app.core.tables import Project
 from app.http.authentication import RequiresRole
 from app.http.gateway import GatewayDep, SessionDep
 from app.main import ROUTERS, create_app
+from app.predictions.engine import ImageEncoder
+from app.predictions.schemas import PredictionOut, ResultsOut
 from models.errors import StorageFull
 from tests.integration.problems import assert_problem
+from tests.integration.services import wait_for
 
 
 @pytest.fixture
@@ -51,6 +65,13 @@ def test_validation_names_the_field_and_the_value(client: TestClient) -> None:
 def test_validation_lists_every_field(client: TestClient) -> None:
     problem = assert_problem(client.post("/v1/keys", json={"role": "king"}), 422, "bad-input")
     assert {entry["field"] for entry in problem["errors"]} == {"name", "role"}
+
+
+def test_validation_lists_no_more_than_a_person_reads(client: TestClient) -> None:
+    body = {"long": ["x" * 300]} | {str(n): n for n in range(50)}
+    problem = client.post("/v1/projects", json=body).json()
+    assert len(problem["errors"]) == 20
+    assert max(len(entry["detail"]) for entry in problem["errors"]) < 200
 
 
 def test_broken_json(client: TestClient) -> None:
@@ -187,6 +208,18 @@ def test_a_locked_sqlite_is_503(
     assert_problem(response, 503, "unavailable")
 
 
+def test_more_writers_than_threads_hold_each_other_up_no_longer_than_they_must(
+    client: TestClient,
+) -> None:
+    made = client.post("/v1/projects", json={"name": "busy"}).json()["id"]
+
+    def change(number: int) -> int:
+        return client.patch(f"/v1/projects/{made}", json={"name": f"busy {number}"}).status_code
+
+    with ThreadPoolExecutor(60) as threads:
+        assert list(threads.map(change, range(60))) == [200] * 60
+
+
 def test_reading_does_not_wait_for_a_writer(client: TestClient, database: Database) -> None:
     with database.unit_of_work() as session:
         session.add(Project(name="a", name_key="a", view={}))
@@ -218,10 +251,11 @@ def test_every_answer_has_safe_headers(client: TestClient) -> None:
 
 def test_health(client: TestClient, queue: InMemoryQueue) -> None:
     assert client.get("/livez").json() == {"status": "alive"}
+    wait_for(lambda: client.get("/readyz").json()["status"] == "ready", "readiness", 5)
     ready = client.get("/readyz")
     assert ready.status_code == 200
-    assert ready.json()["status"] == "ready"
-    assert ready.json()["parts"]["database"] == "ok"
+    parts = ("keys", "database", "storage", "queue", "backbone", "models")
+    assert ready.json()["parts"] == dict.fromkeys(parts, "ok")
     queue.error = ConnectionError("no Redis")
     degraded = client.get("/readyz")
     assert degraded.status_code == 200
@@ -229,7 +263,31 @@ def test_health(client: TestClient, queue: InMemoryQueue) -> None:
     assert degraded.json()["parts"]["queue"] == "failed"
 
 
-def test_not_ready_where_storage_cannot_be_written(client: TestClient, settings: Settings) -> None:
+def test_not_ready_before_keys_and_models_were_read(
+    settings: Settings, queue: InMemoryQueue, encoder: ImageEncoder, tmp_path: Path
+) -> None:
+    empty = Database(f"sqlite:///{tmp_path / 'empty.db'}")  # not migrated: nothing can be read
+    app = create_app(settings, database=empty, queue=queue, load_encoder=lambda: encoder)
+    with TestClient(app) as client:
+        wait_for(lambda: client.get("/readyz").json()["parts"]["backbone"] == "ok", "the encoder")
+        response = client.get("/readyz")
+        assert (response.status_code, response.json()["status"]) == (503, "not ready")
+        parts = response.json()["parts"]
+        assert parts["keys"] == parts["models"] == parts["database"] == "failed"
+
+
+def test_redis_that_refuses_is_noticed_at_once(tmp_path: Path) -> None:
+    url = SecretStr(f"redis+socket://{tmp_path / 'none.sock'}")
+    queue = CeleryQueue(QueueSettings(url=url))
+    for action in (queue.check, lambda: queue.send(TUNE, "id")):
+        started = time.monotonic()
+        with pytest.raises(OperationalError):
+            action()
+        assert time.monotonic() - started < 1.0
+    queue.close()
+
+
+def test_degraded_where_storage_cannot_be_written(client: TestClient, settings: Settings) -> None:
     settings.blob_folder.parent.mkdir(parents=True, exist_ok=True)
     shield = settings.blob_folder
     if shield.exists():
@@ -238,7 +296,7 @@ def test_not_ready_where_storage_cannot_be_written(client: TestClient, settings:
         shield.rmdir()
     shield.write_text("a file where a folder should be")
     response = client.get("/readyz")
-    assert response.status_code == 503
+    assert (response.status_code, response.json()["status"]) == (200, "degraded")
     assert response.json()["parts"]["storage"] == "failed"
 
 
@@ -298,7 +356,23 @@ def test_openapi_is_complete(app: FastAPI) -> None:
             assert "default" in operation["responses"], (method, path)
             if path.startswith("/v1"):
                 assert operation["security"], (method, path)
+            for kind, content in operation.get("requestBody", {}).get("content", {}).items():
+                assert content.keys() & {"example", "examples"}, (method, path, kind)
     assert "HTTPValidationError" not in str(document)
+    answers = document["paths"]["/v1/projects/{project}/predict"]["post"]["responses"]
+    examples = answers["200"]["content"]["application/json"]["examples"]
+    PredictionOut.model_validate(examples["one"]["value"])
+    ResultsOut.model_validate(examples["several"]["value"])
+    fixes = {example["value"]["fix"] for example in _problem_examples(document)}
+    assert len(fixes) > 15
+
+
+def _problem_examples(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            for answer in operation["responses"].values():
+                content = answer.get("content", {}).get("application/problem+json", {})
+                yield from content.get("examples", {}).values()
 
 
 def test_every_answer_has_an_example_that_fits(app: FastAPI) -> None:

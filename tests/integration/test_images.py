@@ -17,6 +17,8 @@ from app.core.settings import Settings
 from app.core.storage import LocalStorage
 from app.core.sweep import sweep_orphans
 from app.core.tables import Image, Snapshot
+from app.images import service
+from app.images.thumbnails import sweep_thumbnails
 from app.projects.service import lock_project
 from app.snapshots import service as snapshots
 from models.dataset import snapshot_digest
@@ -221,7 +223,7 @@ def test_a_deleted_image_of_a_snapshot_is_a_tombstone(
     assert_problem(client.get(f"/v1/images/{images[0]}"), 404, "not-found")
     listed = client.get(f"/v1/projects/{project}/images").json()["items"]
     assert images[0] not in [item["id"] for item in listed]
-    assert storage.exists(shown["sha256"])
+    assert storage.read(shown["sha256"])
     with database.reading() as session:
         row = session.scalars(select(Image).where(Image.id == UUID(images[0]))).one()
         assert row.deleted_at is not None
@@ -263,7 +265,41 @@ def test_one_class_is_too_few(
         freeze(database, storage, project)
 
 
+def test_an_image_that_another_deletes_meanwhile(
+    client: TestClient,
+    project: str,
+    database_kind: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if database_kind == "sqlite":
+        pytest.skip("SQLite lets no other write in between")
+    lock = service.project_service.lock_project
+    for method, body in (("PATCH", {"label": "scratch"}), ("DELETE", None)):
+        image = send(client, project, {"a.png": png(50)}, label="good").json()["results"][0][
+            "image"
+        ]
+
+        def deleted_meanwhile(*args: Any, image: str = image) -> Any:
+            monkeypatch.setattr(service.project_service, "lock_project", lock)
+            assert client.delete(f"/v1/images/{image}").status_code == 204
+            return lock(*args)
+
+        monkeypatch.setattr(service.project_service, "lock_project", deleted_meanwhile)
+        response = client.request(method, f"/v1/images/{image}", json=body)
+        assert_problem(response, 404, "not-found", names=image)
+
+
 # --- the sweep
+
+
+def test_old_thumbnails_are_swept(client: TestClient, project: str, settings: Settings) -> None:
+    images = fill(client, project)
+    for image in images[:2]:
+        assert client.get(f"/v1/images/{image}/thumbnail").status_code == 200
+    old, young = settings.thumbnail_folder.glob("*/*.jpg")
+    os.utime(old, (0, 0))
+    sweep_thumbnails(settings.thumbnail_folder)
+    assert list(settings.thumbnail_folder.glob("*/*.jpg")) == [young]
 
 
 def test_the_sweep_takes_orphans_only(

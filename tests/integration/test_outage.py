@@ -8,6 +8,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from tests.integration.services import wait_for
 PNG = {"content-type": "image/png"}
 # Far below every timeout of the database: who waits for it waits longer.
 AT_ONCE = 2.0
+# More than a server has threads for requests that wait.
+CROWD = 120
 
 
 class Postgres:
@@ -57,6 +60,19 @@ class Postgres:
         yield
         self.start()
 
+    @contextmanager
+    def hung(self) -> Iterator[None]:
+        """It holds every connection and answers nothing, as on a disk that has gone."""
+        server = self._server.get_pid()
+        stopped = [server, *services.descendants(server)]
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
     def remove(self) -> None:
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -76,6 +92,8 @@ class Sqlite:
         yield
         connection.execute("ROLLBACK")
         connection.close()
+
+    hung = stopped
 
     def remove(self) -> None:
         """Nothing to remove."""
@@ -159,7 +177,7 @@ def test_predictions_go_on(
             if isinstance(stoppable, Postgres):
                 wait_for(lambda: predict() and part("database") != "ok", "the same of the database")
                 ready = client.get("/readyz")
-                assert (ready.status_code, ready.json()["status"]) == (503, "not ready")
+                assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
                 refused = client.get(project)
                 assert refused.json()["type"] == "urn:shotline:problem:unavailable"
             for _ in range(20):
@@ -178,6 +196,48 @@ def test_predictions_go_on(
         wait_for(lambda: len(records(client, project)) == len(asked), "every record")
         assert records(client, project) == asked
         assert "shotline_prediction_records_lost_total 0.0" in client.get("/metrics").text
+
+
+def test_predictions_do_not_queue_behind_requests_that_wait_for_the_database(
+    stoppable: Postgres | Sqlite, settings: Settings, tmp_path: Path, artifacts: list[Artifact]
+) -> None:
+    key, project = prepare(settings, artifacts[0])
+    environment = services.environment_of(settings, f"redis+socket://{tmp_path / 'none.sock'}")
+    with ExitStack() as stack:
+        address = stack.enter_context(
+            services.gateway(environment, tmp_path / "gateway.log", status="degraded")
+        )
+        client = stack.enter_context(
+            httpx2.Client(
+                base_url=address,
+                headers={"Authorization": f"Bearer {key}"},
+                timeout=60,
+                limits=httpx2.Limits(max_connections=200),
+            )
+        )
+        threads = stack.enter_context(ThreadPoolExecutor(CROWD))
+
+        def change() -> int:
+            return client.patch(project, json={"keep_images": "all"}).status_code
+
+        def predict(number: int) -> float:
+            started = time.monotonic()
+            response = client.post(
+                f"{project}/predict",
+                files={"image": ("a.png", tiny.photograph(number % 3, number), "image/png")},
+                headers={"Idempotency-Key": str(number)},
+            )
+            assert response.status_code == 200, response.text
+            return time.monotonic() - started
+
+        predict(0)
+        with stoppable.hung():
+            waiting = [threads.submit(change) for _ in range(CROWD)]
+            time.sleep(1)
+            assert not any(future.done() for future in waiting)
+            assert max(predict(number) for number in range(1, 20)) < AT_ONCE
+        assert {future.result() for future in waiting} <= {200, 503}
+        wait_for(lambda: len(records(client, project)) == 20, "every record")
 
 
 def records(client: httpx2.Client, project: str) -> list[str]:

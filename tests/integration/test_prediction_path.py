@@ -1,7 +1,10 @@
 """What holds the prediction path together: slots, deadlines, records, quota, broken stores."""
 
+import asyncio
+import base64
+import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
@@ -18,10 +21,12 @@ from app.core.settings import PredictionSettings, Settings
 from app.core.storage import LocalStorage
 from app.core.tables import PredictionRecord
 from app.main import create_app
+from app.predictions import repository
 from app.predictions.engine import ImageEncoder
 from app.predictions.records import NewRecord
 from models.artifact import Artifact
 from models.backbone import PixelSpec
+from models.errors import StorageFull
 from tests.integration import tiny
 from tests.integration.problems import assert_problem
 from tests.integration.services import wait_for
@@ -187,6 +192,78 @@ def test_the_same_key_while_the_first_is_being_answered(
     assert third.content == answer.content
 
 
+def test_an_answer_in_which_something_failed_for_now_is_not_remembered(
+    client: TestClient, served: Served, gate: Gate
+) -> None:
+    sent = [("image", (f"{n}.png", tiny.photograph(0, n), "image/png")) for n in range(2)]
+    key = {"Idempotency-Key": "one"}
+    gate.error = RuntimeError("CUDA error")
+    failed = client.post(served.predict, files=sent, headers=key).json()["results"]
+    assert [entry["status"] for entry in failed] == [503, 503]
+    gate.error = None
+    better = client.post(served.predict, files=sent, headers=key).json()["results"]
+    assert all("decision" in entry for entry in better)
+
+
+async def ask_and_leave(app: FastAPI, path: str, headers: dict[str, str], body: bytes) -> None:
+    """Send a request, and go as soon as its answer begins."""
+    begun = asyncio.Event()
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await begun.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        begun.set()
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},  # as uvicorn says
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        "client": ("test", 1),
+        "server": ("test", 80),
+    }
+    await app(scope, receive, send)
+
+
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "one"}], ids=["no key", "key"])
+def test_a_caller_who_leaves_before_the_lines(
+    app: FastAPI, client: TestClient, served: Served, gate: Gate, key: dict[str, str]
+) -> None:
+    gate.open.clear()
+    images = [{"image": base64.b64encode(tiny.photograph(0, n)).decode()} for n in range(3)]
+    headers = {"accept": "application/x-ndjson", "content-type": "application/json"} | key
+    body = json.dumps({"images": images}).encode()
+    authorization = {"authorization": client.headers["authorization"]}
+    assert client.portal is not None
+    client.portal.call(ask_and_leave, app, served.predict, headers | authorization, body)
+    if not key:
+        wait_for(lambda: in_flight(client, 0), "free slots", 5)
+        gate.open.set()
+        return
+    assert in_flight(client, 3)
+    again = client.post(served.predict, content=body, headers=headers)
+    assert_problem(again, 409, "conflict", names="one")
+    gate.open.set()
+    wait_for(lambda: in_flight(client, 0), "the end of the work", 5)
+    again = client.post(served.predict, content=body, headers=headers)
+    assert again.headers["idempotent-replayed"] == "true"
+    told = {json.loads(line)["prediction_id"] for line in again.text.splitlines()}
+    path = f"/v1/projects/{served.project}/predictions"
+    wait_for(lambda: len(client.get(path).json()["items"]) == 3, "the records")
+    assert {entry["prediction_id"] for entry in client.get(path).json()["items"]} == told
+
+
 def test_a_broken_store_of_answers_does_not_stop_the_line(
     app: FastAPI, client: TestClient, served: Served
 ) -> None:
@@ -194,7 +271,8 @@ def test_a_broken_store_of_answers_does_not_stop_the_line(
     headers = PNG | {"Idempotency-Key": "one"}
     response = client.post(served.predict, content=tiny.photograph(0, 0), headers=headers)
     assert response.status_code == 200
-    assert "shotline_prediction_idempotency_lost_total" in client.get("/metrics").text
+    # Twice: the key could not be looked up, and the answer not be kept.
+    assert "shotline_prediction_idempotency_lost_total 2.0" in client.get("/metrics").text
 
 
 def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
@@ -203,12 +281,12 @@ def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
     writer = predictions_of(app).records
     blocked, go_on = threading.Event(), threading.Event()
 
-    def write(batch: list[NewRecord]) -> None:
+    def insert(batch: list[NewRecord]) -> None:
         blocked.set()
         assert go_on.wait(30)
 
     with monkeypatch.context() as patch:
-        patch.setattr(writer, "_write", write)
+        patch.setattr(writer, "_insert", insert)
         made = []
         for number in range(8):
             response = client.post(served.predict, content=tiny.photograph(0, number), headers=PNG)
@@ -225,8 +303,11 @@ def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
         wait_for(lambda: "records_waiting 0.0" in client.get("/metrics").text, "an empty queue")
 
 
-def test_a_record_of_a_deleted_project_does_not_hold_up_the_others(
-    app: FastAPI, client: TestClient, served: Served, database: Database
+@pytest.mark.parametrize(
+    "wrong", [{"project_id": new_id()}, {"label": "\ud800"}], ids=["deleted project", "bad text"]
+)
+def test_a_record_that_no_database_takes_does_not_hold_up_the_others(
+    app: FastAPI, client: TestClient, served: Served, database: Database, wrong: dict[str, object]
 ) -> None:
     answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
     path = f"/v1/projects/{served.project}/predictions"
@@ -236,11 +317,37 @@ def test_a_record_of_a_deleted_project_does_not_hold_up_the_others(
         columns = PredictionRecord.__table__.columns.keys()
         values = {name: getattr(row, name) for name in columns}
     writer = predictions_of(app).records
-    orphan, sound = new_id(), new_id()
-    writer.add(NewRecord(values | {"id": orphan, "project_id": new_id()}))
-    writer.add(NewRecord(values | {"id": sound}))
-    wait_for(lambda: len(client.get(path).json()["items"]) == 2, "the sound record")
+    with writer._changed:  # so that all three ride in one batch
+        for more in ({}, wrong, {}):
+            writer.add(NewRecord(values | {"id": new_id()} | more))
+    wait_for(lambda: len(client.get(path).json()["items"]) == 3, "the sound records")
     wait_for(lambda: "records_lost_total 1.0" in client.get("/metrics").text, "the count")
+
+
+@pytest.mark.parametrize("fails", ["add_all", "kept_bytes"])
+def test_a_full_disk_loses_no_record(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    fails: str,
+) -> None:
+    served = serve(client, database, storage, artifacts[0], "all")
+    action, left = getattr(repository, fails), [StorageFull("Full.", fix="Free space.")]
+
+    def fail_once(*args: Any) -> Any:
+        if left:
+            raise left.pop()
+        return action(*args)
+
+    monkeypatch.setattr(repository, fails, fail_once)
+    path = f"/v1/projects/{served.project}/predictions"
+    for number in range(2):
+        client.post(served.predict, content=tiny.photograph(0, number), headers=PNG)
+        wait_for(lambda n=number: len(client.get(path).json()["items"]) == n + 1, "the record", 20)
+    assert not left
+    assert "records_lost_total 0.0" in client.get("/metrics").text
 
 
 def test_kept_images_stay_under_the_quota_the_oldest_go_first(

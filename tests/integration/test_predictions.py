@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from app.core.database import Database
 from app.core.ids import new_id
@@ -195,6 +197,16 @@ def test_compact(client: TestClient, served: Served) -> None:
     assert later.text == line
 
 
+def test_compact_counts_more_than_accept(client: TestClient, served: Served) -> None:
+    response = client.post(
+        served.predict,
+        params={"format": "compact"},
+        content=tiny.photograph(0, 1),
+        headers=PNG | {"accept": "application/x-ndjson"},
+    )
+    assert response.headers["content-type"] == "text/plain; charset=utf-8"
+
+
 def test_compact_is_of_one(client: TestClient, served: Served) -> None:
     images = [{"image": b64(tiny.photograph(0, n))} for n in range(2)]
     response = client.post(served.predict, params={"format": "compact"}, json={"images": images})
@@ -231,6 +243,62 @@ def test_what_the_line_says_is_kept_and_found(client: TestClient, served: Served
     by_label = client.get(everything, params={"label": other["label"], "version": 1}).json()
     assert other["prediction_id"] in [entry["prediction_id"] for entry in by_label["items"]]
     assert client.get(everything, params={"until": "2020-01-01T00:00:00Z"}).json()["items"] == []
+    assert client.get(everything, params={"since": "2100-01-01T00:00:00Z"}).json()["items"] == []
+    both = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
+    assert len(client.get(everything, params=both).json()["items"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ({"captured_since": "2026-11-24T08:00:00Z"}, ["1", "2"]),
+        ({"captured_since": "2026-11-24T09:00:00+01:00"}, ["1", "2"]),
+        ({"captured_until": "2026-11-24T09:00:00Z"}, ["0", "1"]),
+        (
+            {"captured_since": "2026-11-24T08:00:00Z", "captured_until": "2026-11-24T09:00:00Z"},
+            ["1"],
+        ),
+    ],
+)
+def test_found_by_the_time_of_capture(
+    client: TestClient, served: Served, query: dict[str, str], found: list[str]
+) -> None:
+    for n, hour in enumerate((7, 8, 9)):
+        said = {"Image-Id": str(n), "Captured-At": f"2026-11-24T{hour:02}:00:00Z"}
+        client.post(served.predict, content=tiny.photograph(0, n), headers=PNG | said)
+    client.post(served.predict, content=tiny.photograph(0, 3), headers=PNG)
+    everything = f"/v1/projects/{served.project}/predictions"
+    wait_for(lambda: len(client.get(everything).json()["items"]) == 4, "the records", 5)
+    items = client.get(everything, params=query).json()["items"]
+    assert [entry["image_id"] for entry in items] == found
+
+
+@pytest.mark.parametrize("name", ["part_id", "image_id", "station", "label"])
+@pytest.mark.parametrize("form", ["predictions", "predictions.csv"])
+def test_a_search_for_what_no_database_holds(
+    client: TestClient, served: Served, name: str, form: str
+) -> None:
+    path = f"/v1/projects/{served.project}/{form}"
+    assert client.get(path, params={name: "\0"}).status_code == 200
+
+
+@pytest.mark.parametrize("name", ["since", "until", "captured_since", "captured_until"])
+def test_a_search_by_a_time_beyond_the_calendar(
+    client: TestClient, served: Served, name: str
+) -> None:
+    path = f"/v1/projects/{served.project}/predictions"
+    response = client.get(path, params={name: "9999-12-31T23:59:59-14:00"})
+    assert_problem(response, 422, "bad-input", names="9999", field=name)
+
+
+def test_the_log_names_every_prediction(client: TestClient, served: Served) -> None:
+    sent = [("image", (f"{n}.png", tiny.photograph(0, n), "image/png")) for n in range(2)]
+    with capture_logs(processors=[merge_contextvars]) as lines:
+        response = client.post(served.predict, files=sent, headers={"X-Request-Id": "line-3"})
+    told = [entry["prediction_id"] for entry in response.json()["results"]]
+    logged = [line for line in lines if line["event"] == "predicted"]
+    assert sorted(line["prediction_id"] for line in logged) == sorted(told)
+    assert {line["request_id"] for line in logged} == {"line-3"}
 
 
 def test_csv(client: TestClient, served: Served) -> None:
@@ -265,7 +333,9 @@ def test_kept_images(
     }
     everything = f"/v1/projects/{served.project}/predictions"
     wait_for(lambda: len(client.get(everything).json()["items"]) == 9, "the records", 5)
-    for record in client.get(everything).json()["items"]:
+    records = client.get(everything).json()["items"]
+    assert any(record["image_kept"] for record in records) == (keep != "none")
+    for record in records:
         wanted = keep == "all" or record["decision"] in kept
         assert record["image_kept"] == wanted
         response = client.get(f"/v1/predictions/{record['prediction_id']}/image")
@@ -338,6 +408,27 @@ def test_a_body_over_the_limit(client: TestClient, served: Served) -> None:
     assert_problem(response, 413, "too-large", names="300001", field="body")
 
 
+def test_an_image_over_the_limit_whose_length_is_not_said(
+    client: TestClient, served: Served
+) -> None:
+    chunks = (b"x" * 10_000 for _ in range(7))
+    response = client.post(served.predict, content=chunks, headers=PNG)
+    assert_problem(response, 422, "bad-image", names="at most 60000")
+
+
+def test_json_of_countless_values_is_not_parsed(client: TestClient, served: Served) -> None:
+    headers = {"content-type": "application/json"}
+    body = '{"images": [' + "[]," * 3000 + "[]]}"
+    response = client.post(served.predict, content=body, headers=headers)
+    assert_problem(response, 413, "too-large", names=("5600 values", "8 images"), field="images")
+
+
+def test_the_first_image_at_fault_ends_the_reading(client: TestClient, served: Served) -> None:
+    response = client.post(served.predict, json={"images": [{}] * 1000})
+    problem = assert_problem(response, 422, "bad-input", field="images.0.image")
+    assert "errors" not in problem
+
+
 def test_too_many_images(client: TestClient, served: Served) -> None:
     response = client.post(served.predict, json={"images": [{"image": "AAAA"}] * 9})
     assert_problem(response, 413, "too-large", names="9 images", field="images")
@@ -352,6 +443,7 @@ def test_too_many_images(client: TestClient, served: Served) -> None:
         ('{"images": []}', "images"),
         ('{"image": "AAAA", "images": [{"image": "AAAA"}]}', "body"),
         ('{"image": "AAAA", "captured_at": "2026-11-24T08:15:00"}', "captured_at"),
+        ('{"image": "AAAA", "captured_at": "0001-01-01T00:00:00+14:00"}', "captured_at"),
         ('{"image": "AAAA", "colour": 1}', "colour"),
     ],
 )
@@ -385,6 +477,8 @@ def test_another_content_type(client: TestClient, served: Served) -> None:
     [
         ({"Captured-At": "yesterday"}, "captured_at"),
         ({"Captured-At": "2026-11-24T08:15:00"}, "captured_at"),
+        ({"Captured-At": "0001-01-01T00:00:00+14:00"}, "captured_at"),
+        ({"Captured-At": "9999-12-31T23:59:59-14:00"}, "captured_at"),
         ({"Part-Id": "x" * 201}, "part_id"),
     ],
 )
@@ -449,6 +543,30 @@ def test_a_damaged_artifact(
         f"/v1/projects/{project}/predict", content=tiny.photograph(0, 1), headers=PNG
     )
     assert_problem(response, 500, "damaged")
+
+
+@pytest.mark.parametrize("how", ["missing", "unreadable"])
+def test_an_artifact_that_cannot_be_read_stops_its_own_project_alone(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    how: str,
+) -> None:
+    broken = make_project(client)
+    add_versions(database, storage, broken, artifacts[:1])
+    (path,) = storage.root.glob("??/??/*")
+    path.unlink()
+    if how == "unreadable":
+        path.mkdir()  # whoever reads it gets an OSError, root too
+    client.put(f"/v1/projects/{broken}/aliases/production", json={"version": 1})
+    sound = serve(client, database, storage, artifacts[1])
+    response = client.post(
+        f"/v1/projects/{broken}/predict", content=tiny.photograph(0, 1), headers=PNG
+    )
+    assert_problem(response, 500, "damaged", names="version 1")
+    answer = client.post(sound.predict, content=tiny.photograph(0, 1), headers=PNG)
+    assert answer.status_code == 200, answer.text
 
 
 def test_keys(

@@ -150,6 +150,7 @@ def test_list_by_pages_and_by_name(client: TestClient) -> None:
     rest = client.get("/v1/projects", params={"limit": 2, "cursor": first["next_cursor"]}).json()
     assert [row["id"] for row in rest["items"]] == made[2:]
     assert rest["next_cursor"] is None
+    assert client.get("/v1/projects", params={"name": "\0"}).json()["items"] == []
     named = client.get("/v1/projects", params={"name": "P_1"}).json()
     assert [row["id"] for row in named["items"]] == [made[1]]
 

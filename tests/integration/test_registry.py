@@ -1,8 +1,10 @@
 """Versions, aliases, promotion and rollback."""
 
+import threading
 from uuid import UUID
 
 import pytest
+from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.core.database import Database
@@ -12,7 +14,10 @@ from models.artifact import Artifact
 from tests.integration import tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.problems import assert_problem
-from tests.integration.serving import add_versions, make_project, promote
+from tests.integration.services import wait_for
+from tests.integration.serving import add_versions, make_project, predictions_of, promote
+
+PNG = {"content-type": "image/png"}
 
 
 @pytest.fixture
@@ -76,7 +81,7 @@ def test_promote_and_roll_back_as_often_as_was_promoted(
     assert client.get(f"/v1/models/{versions[2]}").json()["aliases"] == ["production"]
     back = client.post(f"/v1/projects/{project}/rollback", json={"reason": "false alarms"})
     assert (back.status_code, back.json()["version"]) == (200, 2)
-    assert client.post(f"/v1/projects/{project}/rollback", json={}).json()["version"] == 1
+    assert client.post(f"/v1/projects/{project}/rollback").json()["version"] == 1
     response = client.post(f"/v1/projects/{project}/rollback", json={})
     assert_problem(response, 409, "conflict", names="production", field="alias")
     assert production(client, project) == 1
@@ -157,16 +162,51 @@ def test_only_a_version_that_never_served_is_deleted(
     predicted = client.post(
         f"/v1/models/{versions[2]}/predict",
         content=tiny.photograph(0, 99),
-        headers={"content-type": "image/png"},
+        headers=PNG,
     )
     assert predicted.status_code == 200
     shown = predicted.json()["prediction_id"]
     response = client.delete(f"/v1/models/{versions[2]}")
-    if response.status_code == 204:  # the record was not written yet, and then cannot be
-        assert client.get(f"/v1/models/{versions[2]}").status_code == 404
-        return
     assert_problem(response, 409, "conflict", names="predictions", field="model")
     assert client.get(f"/v1/predictions/{shown}").status_code == 200
+
+
+def test_a_prediction_that_is_not_written_yet_keeps_its_version(
+    app: FastAPI, client: TestClient, project: UUID, versions: list[UUID]
+) -> None:
+    records = predictions_of(app).records
+    go_on = threading.Event()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_keep_images", lambda _: go_on.wait(30))
+        path = f"/v1/models/{versions[0]}/predict"
+        made = client.post(path, content=tiny.photograph(0, 1), headers=PNG).json()
+        response = client.delete(f"/v1/models/{versions[0]}")
+        go_on.set()
+    assert_problem(response, 409, "conflict", names="predictions", field="model")
+    listed = f"/v1/projects/{project}/predictions"
+    wait_for(lambda: client.get(listed).json()["items"], "the record")
+    assert client.get(listed).json()["items"][0]["prediction_id"] == made["prediction_id"]
+
+
+def test_a_deleted_version_answers_no_more(
+    app: FastAPI, client: TestClient, project: UUID, versions: list[UUID]
+) -> None:
+    path = f"/v1/models/{versions[0]}/predict"
+    # What is no image brings the version into memory and decides on nothing.
+    assert_problem(client.post(path, content=b"x", headers=PNG), 422, "bad-image")
+    assert predictions_of(app).models.resident(versions[0]) is not None
+    assert client.delete(f"/v1/models/{versions[0]}").status_code == 204
+    response = client.post(path, content=tiny.photograph(0, 1), headers=PNG)
+    assert_problem(response, 404, "not-found", names=str(versions[0]))
+
+
+def test_versions_of_a_deleted_project_leave_the_memory(
+    app: FastAPI, client: TestClient, project: UUID, versions: list[UUID]
+) -> None:
+    promote(client, project, 1)
+    assert client.delete(f"/v1/projects/{project}").status_code == 204
+    predictions_of(app).models.refresh()
+    assert "shotline_models_resident 0.0" in client.get("/metrics").text
 
 
 def test_a_deleted_version_is_gone_and_its_number_free_of_use(

@@ -1,25 +1,37 @@
 """Tunings over HTTP and their states; the worker itself is in `test_worker`."""
 
 import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from threading import Barrier
+from typing import Any
 from uuid import UUID
 
+import anyio
 import pytest
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
 
 from app.core.database import Database, database_now
+from app.core.errors import Unavailable
 from app.core.ids import new_id
 from app.core.queue import TUNE, InMemoryQueue
 from app.core.settings import Settings, TuningSettings
 from app.core.storage import LocalStorage
 from app.core.tables import ModelVersion, SnapshotImage, Tuning
-from app.tunings import states
+from app.tunings import repository, states
+from app.tunings.events import KEEP_ALIVE, tuning_events
 from app.tunings.reaper import reap
 from app.tunings.states import Failure, Lease
+from models.errors import StorageFull
+from models.recipe import Recipe
 from tests.integration import tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.problems import assert_problem
 from worker import exit_codes
+from worker.supervisor import Supervisor
 from worker.tuning_run import TuningRun
 
 FAILURE = Failure(problem="It broke.", fix="Mend it.")
@@ -125,9 +137,21 @@ def test_a_class_with_one_image(client: TestClient) -> None:
     assert_problem(response, 422, "bad-dataset", names=("good", "2 parts"))
 
 
+def test_a_tuning_needs_no_body(client: TestClient) -> None:
+    project = make_project(client, "good", "bad")
+    response = client.post(f"/v1/projects/{project}/tunings")
+    assert response.status_code == 202, response.text
+    assert response.json()["recipe"] == Recipe().model_dump(mode="json")
+
+
 @pytest.mark.parametrize(
     ("recipe", "field"),
-    [({"stepz": 3}, "stepz"), ({"steps": 0}, "steps"), ({"lr": "much"}, "lr")],
+    [
+        ({"stepz": 3}, "stepz"),
+        ({"steps": 0}, "steps"),
+        ({"lr": "much"}, "lr"),
+        ({"ctx_init": "a\0b"}, "ctx_init"),
+    ],
 )
 def test_bad_recipe(client: TestClient, recipe: dict[str, object], field: str) -> None:
     project = make_project(client, "good", "bad")
@@ -266,7 +290,82 @@ def test_being_told_to_stop_spends_no_attempt(client: TestClient, database: Data
     assert row_of(database, tuning).failure is None
 
 
-def events_of(text: str) -> list[tuple[str, str, dict[str, object]]]:
+@pytest.mark.parametrize("how", ["cancelled", "cancelled while queued", "lost"])
+def test_what_has_ended_names_no_checkpoint(
+    client: TestClient, database: Database, queue: InMemoryQueue, how: str
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    lease = claim(database, tuning, seconds=-1)
+    assert lease is not None
+    with database.unit_of_work() as session:
+        states.note_checkpoint(session, lease, "0" * 64)
+        if how == "cancelled while queued":
+            states.give_back(session, lease, FAILURE, max_attempts=None)
+    assert row_of(database, tuning).checkpoint is not None
+    if how != "lost":
+        client.post(f"/v1/tunings/{tuning}/cancel")
+    reap(database, queue, TuningSettings(max_attempts=1))
+    assert row_of(database, tuning).state == ("failed" if how == "lost" else "cancelled")
+    assert row_of(database, tuning).checkpoint is None  # so that its blob is swept
+
+
+def test_of_two_workers_at_once_one_gets_the_tuning(client: TestClient, database: Database) -> None:
+    project = make_project(client, "good", "bad")
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(10):
+            tuning = start(client, project)
+            together = Barrier(2)
+
+            def take(_: int, tuning: UUID = tuning, together: Barrier = together) -> Lease | None:
+                together.wait(10)
+                return claim(database, tuning)
+
+            assert sorted(threads.map(take, range(2)), key=bool) == [None, Lease(tuning, 1)]
+
+
+def supervise(
+    database: Database,
+    queue: InMemoryQueue,
+    tuning: UUID,
+    code: str,
+    stopping: Callable[[], bool] = lambda: False,
+) -> None:
+    """Run a child that only runs `code`, with one attempt allowed."""
+    settings = TuningSettings(max_attempts=1, poll_seconds=0.05)
+    command = [sys.executable, "-c", code]
+    Supervisor(database, queue, settings, stopping=stopping, command=lambda _: command).run(tuning)
+
+
+@pytest.mark.parametrize("code", [exit_codes.HANDED_BACK, exit_codes.LEASE_LOST])
+def test_a_child_that_hands_back_spends_no_attempt(
+    client: TestClient, database: Database, queue: InMemoryQueue, code: int
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    supervise(database, queue, tuning, f"raise SystemExit({code})")
+    row = row_of(database, tuning)
+    assert (row.state, row.failure) == ("queued", None)
+    assert queue.sent[-1] == (TUNE, (str(tuning),))
+    supervise(database, queue, tuning, "raise SystemExit(3)")
+    row = row_of(database, tuning)
+    assert row.state == "failed"
+    assert row.failure is not None
+    assert "code 3" in row.failure["problem"]
+
+
+def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_database(
+    client: TestClient, database: Database, queue: InMemoryQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+
+    def away(*_: object, **__: object) -> None:
+        raise Unavailable("Away.", fix="Wait.")
+
+    monkeypatch.setattr(states, "give_back", away)
+    supervise(database, queue, tuning, "pass", stopping=lambda: True)
+    assert row_of(database, tuning).state == "running"  # until the reaper finds it
+
+
+def events_of(text: str) -> list[tuple[str, str, dict[str, Any]]]:
     found = []
     for block in text.strip().split("\n\n"):
         if not block.startswith(":"):
@@ -286,6 +385,37 @@ def test_events_end_with_the_tuning_and_can_be_resumed(
     assert (kind, shown["state"]) == ("end", "cancelled")
     again = client.get(f"/v1/tunings/{tuning}/events", headers={"last-event-id": name})
     assert events_of(again.text) == events_of(response.text)
+
+
+def test_events_of_a_running_tuning_go_on_from_the_last_one_seen(
+    client: TestClient, database: Database
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    lease = claim(database, tuning)
+    assert lease is not None
+
+    async def first(last_event_id: str | None) -> str:
+        with database.reading() as session:
+            row = repository.get(session, tuning)
+        assert row is not None
+        stream = tuning_events(
+            row,
+            database,
+            last_event_id=last_event_id,
+            poll_seconds=0.02,
+            keep_alive_seconds=0.1,
+        )
+        async with aclosing(stream):
+            return (await anext(stream)).decode()
+
+    ((seen, kind, shown),) = events_of(anyio.run(first, None))
+    assert (kind, shown["state"]) == ("progress", "running")
+    assert anyio.run(first, seen) == KEEP_ALIVE.decode()
+    with database.unit_of_work() as session:
+        states.note_progress(session, lease, {"phase": "tune", "done": 1, "total": 4})
+    ((name, _, shown),) = events_of(anyio.run(first, seen))
+    assert name != seen
+    assert shown["progress"]["done"] == 1
 
 
 def run_here(
@@ -323,6 +453,28 @@ def test_a_run_leaves_a_version(
     assert again["model"]["version"] == 2
     digest = client.get(f"/v1/models/{again['model']['id']}").json()["digest"]
     assert digest == model["digest"]
+
+
+def test_a_report_that_cannot_be_stored_fails_nothing(
+    client: TestClient,
+    settings: Settings,
+    database: Database,
+    storage: LocalStorage,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tuning = start(client, make_project(client, "good", "bad"))
+    put = storage.put
+
+    def full(data: bytes) -> str:
+        if data.startswith(b"<!"):
+            raise StorageFull("Full.", fix="Free space.")
+        return put(data)
+
+    monkeypatch.setattr(storage, "put", full)
+    assert run_here(settings, database, storage, tuning)[0] == exit_codes.DONE
+    model = client.get(f"/v1/tunings/{tuning}").json()["model"]["id"]
+    page = client.get(f"/v1/models/{model}/report", params={"format": "html"})
+    assert_problem(page, 404, "not-found")
 
 
 def test_a_run_that_fails_says_why(

@@ -1,5 +1,6 @@
 """Uploads: every file gets a verdict, and what is rejected is nowhere."""
 
+import asyncio
 import gzip
 import io
 import json
@@ -7,7 +8,6 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +21,15 @@ from app.core.ids import new_id
 from app.core.settings import LimitSettings, Settings
 from app.core.storage import LocalStorage
 from app.core.tables import Image, ProjectClass
+from app.http import spool
+from app.images import check, routes
 from models.errors import StorageFull
 from tests.integration.conftest import MakeClient
 from tests.integration.files import jpeg, png, png_bomb, tar_of, zip_of
 from tests.integration.problems import assert_problem
 from tests.integration.test_projects import count, make, tune
+
+Meanwhile = Callable[..., None]
 
 
 @pytest.fixture
@@ -77,9 +81,7 @@ PACKERS: dict[str, Callable[[dict[str, bytes]], bytes]] = {
 # --- what is accepted
 
 
-def test_many_files_of_one_class(
-    client: TestClient, project: str, storage: LocalStorage, database: Database
-) -> None:
+def test_many_files_of_one_class(client: TestClient, project: str, storage: LocalStorage) -> None:
     files = {"a.png": png(1), "傷 🔥.jpg": jpeg(2), "../../etc/passwd": png(3)}
     response = send(client, project, files, split="holdout", group="part 7")
     body = response.json()
@@ -97,7 +99,57 @@ def test_many_files_of_one_class(
     ]
     for image, data in zip(listed, files.values(), strict=True):
         assert storage.read(image["sha256"]) == data
-    assert not Path("/etc/passwd-shotline").exists()
+    stored = {path.name for path in storage.root.rglob("*") if path.is_file()} - {".lock"}
+    assert stored == {image["sha256"] for image in listed}  # no name of theirs became a path
+
+
+def test_dotnet_writes_a_file_name_twice(client: TestClient, project: str) -> None:
+    """The body of .NET's MultipartFormDataContent: names unquoted, `filename` as a MIME word."""
+    body = (
+        b"--b\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        b"Content-Disposition: form-data; name=label\r\n\r\nscratch\r\n"
+        b"--b\r\nContent-Type: image/png\r\n"
+        b'Content-Disposition: form-data; name=files; filename="=?utf-8?B?5YK3IDEucG5n?=";'
+        b" filename*=utf-8''%E5%82%B7%201.png\r\n\r\n" + png(1) + b"\r\n--b--\r\n"
+    )
+    response = client.post(
+        f"/v1/projects/{project}/images",
+        content=body,
+        headers={"content-type": 'multipart/form-data; boundary="b"'},
+    )
+    assert verdicts(response) == {"傷 1.png": "accepted"}
+
+
+def test_plain_fields_are_limited_together(
+    client: TestClient, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_FIELD_BYTES", 1000)
+    response = client.post(
+        f"/v1/projects/{project}/images",
+        files=[("files", ("a.png", png(1)))],
+        data={"ok": ["x" * 300] * 5},
+    )
+    assert_problem(response, 400, "bad-request", names="plain fields")
+
+
+def test_a_body_is_never_read_on_the_event_loop(
+    client: TestClient, project: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loops: list[bool] = []
+    read = routes.read_upload
+
+    def spy(*args: Any) -> Any:
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            loops.append(False)
+        else:
+            loops.append(True)
+        return read(*args)
+
+    monkeypatch.setattr(routes, "read_upload", spy)
+    assert send(client, project, {"a.png": png(1)}).status_code == 200
+    assert loops == [False]
 
 
 def test_the_same_file_again_is_a_duplicate(
@@ -110,6 +162,69 @@ def test_the_same_file_again_is_a_duplicate(
     assert results[0]["image"] == first["image"]
     assert results[2]["image"] == results[1]["image"]
     assert count(database, Image) == 2
+
+
+def test_a_duplicate_says_what_it_does_not_change(client: TestClient, project: str) -> None:
+    send(client, project, {"a.png": png(1)}, group="p1")
+    for fields, stays in (
+        ({"split": "holdout"}, "The image is in train and stays there."),
+        ({"group": "p2"}, "The image is of the group 'p1' and stays in it."),
+        ({}, None),
+    ):
+        (result,) = send(client, project, {"a.png": png(1)}, **fields).json()["results"]
+        assert (result["verdict"], result["detail"]) == ("duplicate", stays)
+
+
+# --- what another upload brought while this one was checked
+
+
+@pytest.fixture
+def meanwhile(client: TestClient, project: str, monkeypatch: pytest.MonkeyPatch) -> Meanwhile:
+    """Have another upload committed between the check of the next one and its commit."""
+    check_files = check.check_files
+
+    def have(files: dict[str, bytes], **fields: Any) -> None:
+        def checked(*args: Any) -> Any:
+            monkeypatch.setattr(check, "check_files", check_files)
+            found = check_files(*args)
+            assert send(client, project, files, **fields).status_code == 200
+            return found
+
+        monkeypatch.setattr(check, "check_files", checked)
+
+    return have
+
+
+def test_the_same_bytes_twice_and_once_from_another_upload(
+    client: TestClient, project: str, meanwhile: Meanwhile, database: Database
+) -> None:
+    meanwhile({"other.png": png(1)})
+    response = send(client, project, {"a.png": png(1), "b.png": png(1), "c.png": png(2)})
+    assert verdicts(response) == {"a.png": "duplicate", "b.png": "duplicate", "c.png": "accepted"}
+    results = response.json()["results"]
+    assert results[0]["image"] == results[1]["image"] is not None
+    assert count(database, Image) == 2
+
+
+def test_a_group_that_another_upload_put_on_the_other_side(
+    client: TestClient, project: str, meanwhile: Meanwhile, database: Database
+) -> None:
+    meanwhile({"other.png": png(1)}, split="holdout", group="p1")
+    groups = json.dumps({"a.png": "p1"})
+    response = send(client, project, {"a.png": png(2), "b.png": png(3)}, groups=groups)
+    assert verdicts(response) == {"a.png": "rejected", "b.png": "accepted"}
+    assert "'p1' is in holdout" in response.json()["results"][0]["detail"]
+    assert count(database, Image) == 2
+
+
+def test_all_that_another_upload_left_unusable(
+    client: TestClient, project: str, meanwhile: Meanwhile, database: Database
+) -> None:
+    meanwhile({"other.png": png(1)}, split="holdout", group="p1")
+    response = send(client, project, {"a.png": png(2), "b.png": png(3)}, group="p1")
+    problem = assert_problem(response, 422, "bad-upload", names=("2 files", "'p1' is in holdout"))
+    assert [result["verdict"] for result in problem["results"]] == ["rejected", "rejected"]
+    assert count(database, Image) == 1
 
 
 def test_groups_by_file_name(client: TestClient, project: str) -> None:

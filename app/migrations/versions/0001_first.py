@@ -310,6 +310,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_predictions")),
     )
     op.create_index(
+        "ix_predictions_model_version_id", "predictions", ["model_version_id"], unique=False
+    )
+    op.create_index(
         "ix_predictions_project_id_id", "predictions", ["project_id", "id"], unique=False
     )
     op.create_index(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Conflict
+from app.predictions import idempotency
 from app.predictions.idempotency import IdempotencyStore, StoredAnswer
 from models.errors import BadInput
 
@@ -72,12 +73,27 @@ def test_a_restart_keeps_answers_and_forgets_what_was_under_way(tmp_path: Path) 
 def test_answers_expire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = IdempotencyStore(tmp_path / "answers.db", hours=1)
     store.start()
-    store.begin("s", "k", "f")
-    store.finish("s", "k", ANSWER)
+    monkeypatch.setattr(idempotency, "_PORTION", 2)
+    for key in "abcde":
+        store.begin("s", key, "f")
+        store.finish("s", key, ANSWER)
+    store.sweep()
+    assert store.begin("s", "a", "f") == ANSWER
     later = time.time() + 3700
     monkeypatch.setattr(time, "time", lambda: later)
-    assert store.begin("s", "k", "other") is None
+    store.sweep()
+    assert [store.begin("s", key, "other") for key in "abcde"] == [None] * 5
     store.stop()
+
+
+def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "answers.db"
+    path.write_bytes(b"no database" * 1000)
+    store = IdempotencyStore(path, hours=1)
+    store.start()
+    assert store.begin("s", "k", "f") is None
+    store.stop()
+    assert (tmp_path / "answers.db.damaged").read_bytes().startswith(b"no database")
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256])

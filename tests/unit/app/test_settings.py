@@ -10,6 +10,7 @@ import pytest
 from app.core.errors import Forbidden
 from app.core.settings import AuthSettings, DatabaseSettings, Settings
 from models.errors import BadInput
+from models.imaging import MAX_PIXELS
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +84,14 @@ def test_a_command_says_so_in_two_lines(command: str) -> None:
     error, fix = result.stderr.splitlines()
     assert "SHOTLINE_LOG_LEVEL is 'loud'" in error
     assert "SHOTLINE_LOG_LEVEL" in fix
+
+
+def test_no_more_pixels_than_every_decoder_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOTLINE_LIMIT_IMAGE_PIXELS", str(MAX_PIXELS))
+    assert Settings().limits.image_pixels == MAX_PIXELS
+    monkeypatch.setenv("SHOTLINE_LIMIT_IMAGE_PIXELS", str(MAX_PIXELS + 1))
+    with pytest.raises(BadInput, match="less than or equal to 50000000"):
+        Settings()
 
 
 def test_no_authentication_beyond_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

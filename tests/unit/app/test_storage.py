@@ -24,7 +24,6 @@ def test_put_and_read(storage: LocalStorage) -> None:
     assert storage.put(b"hello") == HELLO
     assert storage.put(io.BytesIO(b"hello")) == HELLO
     assert storage.read(HELLO) == b"hello"
-    assert storage.exists(HELLO)
     assert (storage.root / HELLO[:2] / HELLO[2:4] / HELLO).read_bytes() == b"hello"
     (blob,) = storage.blobs()
     assert (blob.sha256, blob.size) == (HELLO, 5)
@@ -43,11 +42,15 @@ def test_rot_is_noticed(storage: LocalStorage) -> None:
         storage.read(HELLO)
 
 
-def test_delete(storage: LocalStorage) -> None:
+def test_what_a_killed_put_left_behind_is_removed_once_it_is_old(storage: LocalStorage) -> None:
     storage.put(b"hello")
-    storage.delete(HELLO)
-    storage.delete(HELLO)
-    assert not storage.exists(HELLO)
+    old, young = (storage.root / "incoming" / name for name in ("old", "young"))
+    for path in (old, young):
+        path.write_bytes(b"hel")
+    os.utime(old, (0, 0))
+    storage.tidy(min_age=3600)
+    assert list((storage.root / "incoming").iterdir()) == [young]
+    assert storage.read(HELLO) == b"hello"
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])
@@ -72,7 +75,7 @@ def test_bytes_are_flushed_before_they_are_seen(
     real = os.fsync
 
     def fsync(descriptor: int) -> None:
-        seen.append(storage.exists(HELLO))
+        seen.append(any(storage.blobs()))
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)

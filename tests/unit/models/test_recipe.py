@@ -88,6 +88,19 @@ def test_a_bad_value_is_named_with_its_field(field: str, value: object) -> None:
     assert "n_ctx, class_specific" in caught.value.fix
 
 
+@pytest.mark.parametrize("phrase", ["a\0b", "\ud800", "", " \u200b", "x" * 201])
+def test_a_phrase_that_no_database_keeps_or_nobody_can_read(phrase: str) -> None:
+    with pytest.raises(BadRecipe, match="The ctx_init") as caught:
+        Recipe.read({"ctx_init": phrase})
+    assert caught.value.field == "ctx_init"
+
+
+def test_a_bad_value_is_named_in_short() -> None:
+    with pytest.raises(BadRecipe) as caught:
+        Recipe.read({"lr": "x" * 100_000})
+    assert len(caught.value.problem) < 300
+
+
 def test_a_warm_up_must_leave_steps_to_tune() -> None:
     assert Recipe(steps=1, warmup_steps=0).steps == 1
     with pytest.raises(BadRecipe, match="warmup_steps is 10, which leaves nothing of 10 steps"):
