@@ -43,6 +43,7 @@ PROMPTS: Mapping[str, Sequence[Callable[[str], str]]] = {
     "{}": [lambda name: name],
     "open_clip's 7 simple templates": list(SIMPLE_IMAGENET_TEMPLATES),
 }
+WIDTHS = (256, 280)  # of the first text tower and of the present one
 PACKAGES = ("open_clip_torch", "timm", "torch")
 WEIGHTS_NAME = "open_clip_model.safetensors"
 
@@ -152,7 +153,11 @@ def calibration(logits: Tensor, labels: Tensor, bins: int = 15) -> dict[str, flo
 def measure_limit(
     backbone: Backbone, features: Tensor, images: Images
 ) -> dict[str, dict[str, float]]:
-    """What the image tower can reach: its own classifier, and the same rows as text features."""
+    """What the image tower can reach: its own classifier, and the same rows as text features.
+
+    A text tower of some width has features in as many dimensions: rows cut to those that hold most
+    of them are what it could learn.
+    """
     classifier = load_classifier()
     logits = run_tower(classifier, backbone.preprocess, images, "Classifier")
     embed_dim = backbone.model.visual.head.proj.out_features
@@ -163,7 +168,19 @@ def measure_limit(
         "own classifier": accuracies(logits, images),
         "own classifier without its bias": accuracies(logits - bias, images),
         "its rows as text features": accuracies(ideal, images),
+        **{
+            f"its rows in their best {width} dimensions": accuracies(
+                features @ cut(projection.rows, width).T, images
+            )
+            for width in WIDTHS
+        },
     }
+
+
+def cut(rows: Tensor, dimensions: int) -> Tensor:
+    """The rows, `(n, dim)`, in the subspace that holds most of them, normalised."""
+    basis = torch.linalg.svd(rows, full_matrices=False).Vh[:dimensions]
+    return normalize(rows @ basis.T @ basis, dim=1)
 
 
 def measure_zero_shot(backbone: Backbone, features: Tensor, images: Images) -> dict[str, Any]:

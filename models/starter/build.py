@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from models.memory import keep_freed_memory
 from models.starter.distill import Recipe, distill, encode_phrases
 from models.starter.export import attach_image_tower, export, sha256
+from models.starter.grow import grow
 from models.starter.phrases import imagenet_names, templates
 from models.starter.student import (
     EMBED_DIM,
@@ -72,7 +73,7 @@ class Build:
         every = make_targets(phrases, self._projection, encode)
         self._targets, self._held_back = split_targets(every, seed)
         if start:
-            self._student = load_student(start)
+            self._student = grow(load_student(start), tokenizer, encode, seed)
         else:
             self._student = create_student(seed)
             start_from_sentences(self._student, token_texts(tokenizer), encode)
@@ -144,7 +145,7 @@ def main(
     ] = False,
     start: Annotated[
         Path | None,
-        typer.Option(help="Folder of a student to start from: only the last phase is run."),
+        typer.Option(help="Folder of a narrower student to grow; only the last phase is run."),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="File that keeps sentence embeddings for later builds.")

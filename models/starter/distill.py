@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from models.starter.student import PromptTokens, encode_tokens
 
-MIN_STEPS = 20  # of a phase: the schedule wants at least one step of warm-up
+MIN_STEPS = 40  # of a phase: the schedule wants more than one step of warm-up
 BUCKETS = 8  # batches that are drawn together, sorted by length and dealt out again
 
 
@@ -39,7 +39,7 @@ class Recipe:
     phases: tuple[Phase, ...] = (
         Phase(1700, 0.5),
         Phase(1500, 0.7),
-        Phase(300, 0.7, learning_rate=4e-4, imagined=True),
+        Phase(600, 0.7, learning_rate=1e-3, imagined=True),
     )
     batch_size: int = 384
     weight_decay: float = 0.02

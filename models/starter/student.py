@@ -22,7 +22,7 @@ MODEL_CONFIG: dict[str, Any] = {
         "timm_proj_bias": True,
         "image_size": IMAGE_SIZE,
     },
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 256, "heads": 4, "layers": 4},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 280, "heads": 4, "layers": 3},
 }
 TOKEN_STD = 0.05  # of the first token embeddings; small beside what the blocks add
 

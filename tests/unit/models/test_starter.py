@@ -25,6 +25,7 @@ from models.starter.distill import (
     imagine_images,
     imagined_loss,
 )
+from models.starter.grow import DROPPED_LAYER, grow
 from models.starter.phrases import (
     PHOTO_TEMPLATE,
     Mentions,
@@ -35,7 +36,7 @@ from models.starter.phrases import (
     templates,
     vocabulary_words,
 )
-from models.starter.student import PromptTokens, create_student, encode_tokens
+from models.starter.student import MODEL_CONFIG, PromptTokens, create_student, encode_tokens
 
 ROOT = Path(__file__).parents[3]
 STARTER = ROOT / "models" / "starter"
@@ -325,11 +326,11 @@ class TestDistillation:
         assert shares[2:].min() > 0.02
 
     def test_a_shorter_recipe_keeps_its_phases(self):
-        last = Phase(300, 0.9, learning_rate=1e-4, imagined=True)
+        last = Phase(500, 0.9, learning_rate=1e-4, imagined=True)
         recipe = Recipe(phases=(Phase(1000, 0.5), Phase(40, 0.7), last)).scaled(0.1)
-        assert recipe.phases[:2] == (Phase(100, 0.5), Phase(20, 0.7))
-        assert recipe.phases[2] == Phase(30, 0.9, learning_rate=1e-4, imagined=True)
-        assert recipe.steps == 150
+        assert recipe.phases[:2] == (Phase(100, 0.5), Phase(40, 0.7))
+        assert recipe.phases[2] == Phase(50, 0.9, learning_rate=1e-4, imagined=True)
+        assert recipe.steps == 190
         assert recipe.last_phase().phases == recipe.phases[2:]
 
     @pytest.mark.parametrize("imagined", [False, True])
@@ -345,13 +346,36 @@ class TestDistillation:
             tokens,
             n_templates=3,
             recipe=Recipe(batch_size=8),
-            phase=Phase(20, 0.5, imagined=imagined),
+            phase=Phase(40, 0.5, imagined=imagined),
             generator=torch.Generator().manual_seed(0),
             on_step=losses.append,
         )
-        assert len(losses) == 20
+        assert len(losses) == 40
         assert losses[-1] < losses[0] - 0.3
         assert torch.equal(model.visual.trunk.conv_stem.weight, trunk)
+
+
+class TestGrowing:
+    def test_a_grown_student_says_what_its_source_says_without_the_dropped_layer(self):
+        text = {**MODEL_CONFIG["text_cfg"], "width": 256, "layers": 4}
+        source = open_clip.CLIP(**{**MODEL_CONFIG, "text_cfg": text}).eval()
+        with torch.no_grad():
+            source.token_embedding.weight.mul_(50)  # as wide as after a training
+            dropped = source.transformer.resblocks[DROPPED_LAYER]
+            for silenced in (dropped.attn.out_proj, dropped.mlp.c_proj):
+                silenced.weight.zero_()
+                silenced.bias.zero_()
+        generator = torch.Generator().manual_seed(0)
+        tokenizer = SimpleTokenizer()
+        grown = grow(
+            source, tokenizer, lambda texts: torch.randn(len(texts), 384, generator=generator), 0
+        ).eval()
+        assert grown.token_embedding.embedding_dim == MODEL_CONFIG["text_cfg"]["width"]
+        tokens = tokenizer(["tench", "a photo of a golden retriever.", "rust on a gear"])
+        with torch.inference_mode():
+            before, after = (normalize(m.encode_text(tokens), dim=1) for m in (source, grown))
+        assert (before * after).sum(dim=1).min() > 0.99
+        assert (before @ before.T).min() < 0.95  # or any tower would pass
 
 
 def import_teacher():
