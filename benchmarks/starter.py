@@ -240,13 +240,18 @@ def processor() -> str:
 def meta(weights: Path) -> dict[str, Any]:
     """Where the figures come from: versions, weights, command, date, processor."""
     return {
-        "command": shlex.join(["python", "-m", "benchmarks.starter", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.starter", *map(shown, sys.argv[1:])]),
         "date": datetime.now(UTC).date().isoformat(),
         "cpu": processor(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
         "sha256": digest(weights),
     }
+
+
+def shown(argument: str) -> str:
+    """An argument without the folders of this machine."""
+    return Path(argument).name if Path(argument).is_absolute() else argument
 
 
 def tables(result: Mapping[str, Any]) -> list[Table]:

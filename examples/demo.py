@@ -9,7 +9,6 @@ import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -221,7 +220,7 @@ def without_settings(environment: Mapping[str, str]) -> dict[str, str]:
 
 def _stop(process: "subprocess.Popen[str]", home: Path) -> None:
     failed = process.poll() is not None  # by itself: its logs are wanted
-    process.send_signal(signal.SIGINT)
+    process.terminate()  # SIGINT would be ignored where the demo runs in the background
     process.wait()
     if not failed:
         shutil.rmtree(home)

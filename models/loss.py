@@ -88,7 +88,7 @@ class Loss:
         self._means = regularizers.class_means(features, labels, n_classes)
         self._frame: Tensor | None = None
         if recipe.lc_form == "anchored":
-            phrase = f"{recipe.ctx_init} " if recipe.ctx_init else ""
+            phrase = "" if recipe.ctx_init is None else f"{recipe.ctx_init} "
             hand_written = backbone.encode_texts([f"{phrase}{n}." for n in data.prompt_names])
             self._frame = fit_etf(hand_written.to(backbone.device))
 

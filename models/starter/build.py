@@ -145,7 +145,7 @@ def main(
     ] = False,
     start: Annotated[
         Path | None,
-        typer.Option(help="Folder of a narrower student to grow; only the last phase is run."),
+        typer.Option(help="Folder of a narrower student to grow; only the last phases are run."),
     ] = None,
     keep: Annotated[
         Path | None, typer.Option(help="File that keeps sentence embeddings for later builds.")
@@ -156,7 +156,7 @@ def main(
     keep_freed_memory()
     recipe = Recipe().scaled(length)
     if start:
-        recipe = recipe.last_phase()
+        recipe = recipe.after_growth()
     with console.status("Encoding sentences, some minutes"):
         build = Build(seed, hold_out_names, keep, start)
     with step_progress(console, recipe.steps) as on_step:

@@ -13,6 +13,10 @@ from models.starter.student import PromptTokens, encode_tokens
 
 MIN_STEPS = 40  # of a phase: the schedule wants more than one step of warm-up
 BUCKETS = 8  # batches that are drawn together, sorted by length and dealt out again
+PARTS = 4  # of a batch that holds every name, by length, each cut to its longest
+
+# Tokens of the texts, in one or more parts, and the indices into the targets of all of them.
+Batch = tuple[list[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,16 @@ class Phase:
     """A stretch of a distillation with an optimizer and a fall of the learning rate of its own.
 
     `name_share` is the part of a batch that are spellings of ImageNet classes, not other phrases.
-    `imagined` adds the loss on imagined images, see `imagined_loss`.
+    `imagined` adds the loss on imagined images, see `imagined_loss`. With `every_name` each batch
+    holds the plainest name of every class once, so that all of them are told apart in every step;
+    it is as large as `name_share` then makes it.
     """
 
     steps: int
     name_share: float
     learning_rate: float = 1.5e-3
     imagined: bool = False
+    every_name: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,7 @@ class Recipe:
         Phase(1700, 0.5),
         Phase(1500, 0.7),
         Phase(600, 0.7, learning_rate=1e-3, imagined=True),
+        Phase(225, 0.87, learning_rate=8e-4, imagined=True, every_name=True),
     )
     batch_size: int = 384
     weight_decay: float = 0.02
@@ -59,18 +67,22 @@ class Recipe:
         phases = [replace(p, steps=max(MIN_STEPS, round(p.steps * factor))) for p in self.phases]
         return replace(self, phases=tuple(phases))
 
-    def last_phase(self) -> "Recipe":
-        """The same recipe with its last phase alone."""
-        return replace(self, phases=self.phases[-1:])
+    def after_growth(self) -> "Recipe":
+        """The same recipe without the two phases that a grown student's source went through."""
+        return replace(self, phases=self.phases[2:])
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Phrases and their `(n, embed_dim)` normalised targets; the first `n_names` are spellings."""
+    """Phrases and their `(n, embed_dim)` normalised targets.
+
+    The first `n_names` are spellings of classes; `plain` are the indices of the plainest ones.
+    """
 
     phrases: Sequence[str]
     vectors: Tensor
     n_names: int
+    plain: Tensor
 
 
 def distill(
@@ -93,11 +105,12 @@ def distill(
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, phase.learning_rate, phase.steps, pct_start=recipe.warmup, cycle_momentum=False
     )
-    batches = draw_batches(targets, tokens, n_templates, recipe, phase, generator)
+    draw = draw_every_name if phase.every_name else draw_batches
+    batches = draw(targets, tokens, n_templates, recipe, phase, generator)
     for _, (texts, chosen) in zip(range(phase.steps), batches, strict=False):
         wanted = targets.vectors[chosen]
         with sdpa_kernel(SDPBackend.MATH):  # a third faster than flash attention on short texts
-            features = encode_tokens(model, texts)
+            features = torch.cat([encode_tokens(model, part) for part in texts])
             loss = distillation_loss(features, wanted, recipe.contrast_scale)
             if phase.imagined:
                 images = imagine_images(wanted, recipe.imagined_noise, generator)
@@ -150,8 +163,8 @@ def draw_batches(
     recipe: Recipe,
     phase: Phase,
     generator: torch.Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless batches `(tokens, indices into targets)`, texts of like length together."""
+) -> Iterator[Batch]:
+    """Endless batches of phrases, texts of like length together."""
     total = recipe.batch_size * BUCKETS
     while True:
         chosen = draw_phrases(targets, total, phase.name_share, generator)
@@ -161,7 +174,30 @@ def draw_batches(
         by_length = torch.tensor([len(row) for row in rows]).argsort(stable=True)
         parts = by_length.reshape(BUCKETS, recipe.batch_size)
         for part in parts[torch.randperm(BUCKETS, generator=generator)]:
-            yield tokens.pad([rows[i] for i in part.tolist()]), chosen[part]
+            yield [tokens.pad([rows[i] for i in part.tolist()])], chosen[part]
+
+
+def draw_every_name(
+    targets: Targets,
+    tokens: PromptTokens,
+    n_templates: int,
+    recipe: Recipe,
+    phase: Phase,
+    generator: torch.Generator,
+) -> Iterator[Batch]:
+    """Endless batches of every class's plainest name and some phrases that are no name."""
+    n_others = round(len(targets.plain) * (1 / phase.name_share - 1))
+    while True:
+        others = torch.randint(
+            targets.n_names, len(targets.phrases), (n_others,), generator=generator
+        )
+        chosen = torch.cat([targets.plain, others])
+        templates = draw_templates(n_templates, len(chosen), recipe, generator)
+        pairs = zip(chosen.tolist(), templates.tolist(), strict=True)
+        rows = [tokens(template, targets.phrases[index]) for index, template in pairs]
+        by_length = torch.tensor([len(row) for row in rows]).argsort(stable=True)
+        parts = by_length.chunk(PARTS)
+        yield [tokens.pad([rows[i] for i in part.tolist()]) for part in parts], chosen[by_length]
 
 
 def draw_phrases(

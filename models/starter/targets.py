@@ -1,6 +1,7 @@
 """What the student learns: every phrase and the text feature that it should have."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from open_clip.tokenizer import SimpleTokenizer
@@ -71,7 +72,9 @@ def make_targets(phrases: Phrases, projection: Projection, encode: Encoder) -> T
         for phrase in others
     ]
     vectors = normalize(torch.cat([rows, torch.stack(means)]), dim=1)
-    return Targets([*spellings, *others], vectors, len(spellings))
+    plain = {texts[0] for texts in phrases.anchors.values()}
+    indices = [index for index, spelling in enumerate(spellings) if spelling in plain]
+    return Targets([*spellings, *others], vectors, len(spellings), torch.tensor(indices))
 
 
 def split_targets(targets: Targets, seed: int) -> tuple[Targets, Targets]:
@@ -82,6 +85,10 @@ def split_targets(targets: Targets, seed: int) -> tuple[Targets, Targets]:
     back, rest = order[:N_HELD_BACK], order[N_HELD_BACK:].sort().values
     kept = torch.cat([torch.arange(targets.n_names), rest])
     return (
-        Targets([targets.phrases[i] for i in kept], targets.vectors[kept], targets.n_names),
-        Targets([targets.phrases[i] for i in back], targets.vectors[back], 0),
+        replace(
+            targets,
+            phrases=[targets.phrases[i] for i in kept],
+            vectors=targets.vectors[kept],
+        ),
+        Targets([targets.phrases[i] for i in back], targets.vectors[back], 0, torch.tensor([])),
     )

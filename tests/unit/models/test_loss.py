@@ -92,7 +92,7 @@ def test_each_form_is_another_loss(backbone: Backbone) -> None:
     assert grams.mi != others.mi
 
 
-@pytest.mark.parametrize("phrase", ["a photo of a", None, "", "a {x} of {"])
+@pytest.mark.parametrize("phrase", ["a photo of a", None, "a {x} of {"])
 def test_the_anchor_is_the_frame_nearest_to_the_hand_written_prompts(
     backbone: Backbone, phrase: str | None
 ) -> None:

@@ -20,6 +20,7 @@ from models.starter.distill import (
     Targets,
     distill,
     distillation_loss,
+    draw_every_name,
     draw_phrases,
     draw_templates,
     imagine_images,
@@ -316,7 +317,7 @@ class TestDistillation:
 
     def test_shares_of_a_batch(self):
         generator = torch.Generator().manual_seed(0)
-        targets = Targets(["name", "name too", "a", "b"], torch.eye(4), n_names=2)
+        targets = Targets(["name", "name too", "a", "b"], torch.eye(4), 2, torch.tensor([0]))
         chosen = draw_phrases(targets, 4000, 0.25, generator)
         assert (chosen < 2).double().mean().item() == pytest.approx(0.25, abs=0.03)
         drawn = draw_templates(10, 4000, Recipe(bare_share=0.5, photo_share=0.2), generator)
@@ -331,13 +332,34 @@ class TestDistillation:
         assert recipe.phases[:2] == (Phase(100, 0.5), Phase(40, 0.7))
         assert recipe.phases[2] == Phase(50, 0.9, learning_rate=1e-4, imagined=True)
         assert recipe.steps == 190
-        assert recipe.last_phase().phases == recipe.phases[2:]
+        assert recipe.after_growth().phases == recipe.phases[2:]
 
-    @pytest.mark.parametrize("imagined", [False, True])
-    def test_a_few_steps_learn_and_leave_the_image_tower_alone(self, imagined):
+    def test_every_plain_name_is_in_every_batch(self):
+        phrases = ["tench", "tinca tinca", "church", "rust", "a very long name of a gear"]
+        targets = Targets(phrases, torch.eye(5), 3, torch.tensor([0, 2]))
+        tokens = PromptTokens(SimpleTokenizer(), ("{}", PHOTO_TEMPLATE, "the {}."))
+        phase = Phase(40, 0.25, every_name=True)
+        batches = draw_every_name(
+            targets, tokens, 3, Recipe(), phase, torch.Generator().manual_seed(0)
+        )
+        for _ in range(5):
+            parts, chosen = next(batches)
+            assert len(chosen) == 8
+            assert sorted(index for index in chosen.tolist() if index < 3) == [0, 2]
+            assert sum(len(part) for part in parts) == 8
+            texts = [row for part in parts for row in part]
+            for text, index in zip(texts, chosen.tolist(), strict=True):
+                words = set(SimpleTokenizer().encode(phrases[index]))
+                assert words <= set(text.tolist())
+
+    @pytest.mark.parametrize(
+        ("imagined", "every_name"), [(False, False), (True, False), (True, True)]
+    )
+    def test_a_few_steps_learn_and_leave_the_image_tower_alone(self, imagined, every_name):
         model = create_student(seed=0)
         trunk = model.visual.trunk.conv_stem.weight.detach().clone()
-        targets = Targets(["tench", "church", "rust", "gear"], torch.eye(4, 512), n_names=2)
+        phrases = ["tench", "church", "rust", "gear"]
+        targets = Targets(phrases, torch.eye(4, 512), 2, torch.tensor([0, 1]))
         tokens = PromptTokens(SimpleTokenizer(), ("{}", PHOTO_TEMPLATE, "the {}."))
         losses: list[float] = []
         distill(
@@ -346,7 +368,7 @@ class TestDistillation:
             tokens,
             n_templates=3,
             recipe=Recipe(batch_size=8),
-            phase=Phase(40, 0.5, imagined=imagined),
+            phase=Phase(40, 0.5, imagined=imagined, every_name=every_name),
             generator=torch.Generator().manual_seed(0),
             on_step=losses.append,
         )
