@@ -42,7 +42,7 @@ class Recipe(BaseModel):
     class_specific: bool = True
     ctx_init: str | None = "a photo of a"
     class_token_position: Literal["end", "middle", "front"] = "end"  # noqa: S105 - no password
-    steps: Annotated[int, Field(ge=1, le=100_000)] = 300
+    steps: Annotated[int, Field(ge=1, le=100_000)] = 200
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     lr: Annotated[float, Field(gt=0, le=100)] = 0.2
     warmup_steps: Annotated[int, Field(ge=0)] = 10

@@ -8,7 +8,7 @@ product.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -66,6 +66,8 @@ class Tuner:
         )
         self.recipe = recipe
         self.history: list[EpochRecord] = []
+        # The same as plain values: a checkpoint is due every epoch, and must not grow dearer.
+        self._plain_history: list[dict[str, Any]] = []
         self.epoch = self.step = 0
         self._backbone, self._generator, self._callbacks = backbone, generator, callbacks
         self._features, self._labels = (x.to(backbone.device) for x in (data.features, data.labels))
@@ -92,7 +94,7 @@ class Tuner:
                 self.epoch += 1
                 record = terms.record(self.epoch, self.step)
                 self._check_finite(record)
-                self.history.append(record)
+                self._note(record)
                 for callback in self._callbacks:
                     callback.on_epoch(self, record)
             return self.text_features()
@@ -112,7 +114,7 @@ class Tuner:
             ctx=self.prompts.ctx.detach().clone(),
             momentum=self._momentum(),
             generator=self._generator.get_state(),
-            history=[asdict(record) for record in self.history],
+            history=list(self._plain_history),
         )
 
     def _update(self, batch: Int[Tensor, " b"]) -> LossTerms:
@@ -124,6 +126,10 @@ class Tuner:
         self._optimizer.step()
         self.step += 1
         return terms
+
+    def _note(self, record: EpochRecord) -> None:
+        self.history.append(record)
+        self._plain_history.append(asdict(record))
 
     def _momentum(self) -> Tensor:
         """Return SGD's buffer; it keeps none where the recipe's momentum is 0."""
@@ -149,7 +155,8 @@ class Tuner:
             self._backbone.device
         )
         self._generator.set_state(checkpoint.generator)
-        self.history = [EpochRecord(**record) for record in checkpoint.history]
+        for record in checkpoint.history:
+            self._note(EpochRecord(**record))
 
 
 def _learning_rate(recipe: Recipe, step: int) -> float:
