@@ -169,9 +169,7 @@ def draw_batches(
     while True:
         chosen = draw_phrases(targets, total, phase.name_share, generator)
         templates = draw_templates(n_templates, total, recipe, generator)
-        pairs = zip(chosen.tolist(), templates.tolist(), strict=True)
-        rows = [tokens(template, targets.phrases[index]) for index, template in pairs]
-        by_length = torch.tensor([len(row) for row in rows]).argsort(stable=True)
+        rows, by_length = _texts(targets, tokens, chosen, templates)
         parts = by_length.reshape(BUCKETS, recipe.batch_size)
         for part in parts[torch.randperm(BUCKETS, generator=generator)]:
             yield [tokens.pad([rows[i] for i in part.tolist()])], chosen[part]
@@ -193,11 +191,18 @@ def draw_every_name(
         )
         chosen = torch.cat([targets.plain, others])
         templates = draw_templates(n_templates, len(chosen), recipe, generator)
-        pairs = zip(chosen.tolist(), templates.tolist(), strict=True)
-        rows = [tokens(template, targets.phrases[index]) for index, template in pairs]
-        by_length = torch.tensor([len(row) for row in rows]).argsort(stable=True)
+        rows, by_length = _texts(targets, tokens, chosen, templates)
         parts = by_length.chunk(PARTS)
         yield [tokens.pad([rows[i] for i in part.tolist()]) for part in parts], chosen[by_length]
+
+
+def _texts(
+    targets: Targets, tokens: PromptTokens, chosen: Tensor, templates: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """The tokens of each chosen phrase in its template, and their order by length."""
+    pairs = zip(chosen.tolist(), templates.tolist(), strict=True)
+    rows = [tokens(template, targets.phrases[index]) for index, template in pairs]
+    return rows, torch.tensor([len(row) for row in rows]).argsort(stable=True)
 
 
 def draw_phrases(
