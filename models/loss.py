@@ -12,21 +12,7 @@ from models.collapse import regularizers
 from models.collapse.etf import fit_etf
 from models.collapse.metrics import nc2, nc3
 from models.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """What prompts are tuned on.
-
-    Attributes:
-        prompt_names: one English name per class.
-        features: L2-normalised image features, `(n, embed_dim)`.
-        labels: class indices, `(n,)`; every class has at least one image.
-    """
-
-    prompt_names: list[str]
-    features: Float[Tensor, "n embed_dim"]
-    labels: Int[Tensor, " n"]
+from models.training_set import TrainingSet
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from torch.nn.functional import normalize
 from models.backbone import Backbone
 from models.checkpoint import RunCheckpoint, RunIdentity
 from models.errors import BadRecipe
-from models.loss import EpochRecord, Loss, LossTerms, TrainingSet
+from models.loss import EpochRecord, Loss, LossTerms
 from models.prompts.coop import CoOp
 from models.recipe import Recipe
 from models.threads import fixed_threads
+from models.training_set import TrainingSet
 
 
 @runtime_checkable

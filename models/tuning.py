@@ -26,10 +26,11 @@ from models.evaluation.metrics import Evaluation, evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
 from models.imaging import View
-from models.loss import EpochRecord, TrainingSet
+from models.loss import EpochRecord
 from models.predictor import class_embeddings, class_probabilities
 from models.recipe import Recipe
 from models.threads import fixed_threads
+from models.training_set import TrainingSet
 from models.tuner import Tuner
 
 Phase = Literal["features", "tune", "evaluate"]

@@ -12,9 +12,10 @@ from models.backbone import Backbone
 from models.collapse.metrics import nc2, nc3
 from models.collapse.regularizers import class_means
 from models.errors import BadRecipe
-from models.loss import Loss, LossTerms, TrainingSet
+from models.loss import Loss, LossTerms
 from models.prompts.coop import CoOp
 from models.recipe import Recipe
+from models.training_set import TrainingSet
 from tests.unit.models.matrices import random_matrix
 
 NAMES = ["good", "scratch", "stain"]

@@ -12,8 +12,9 @@ from torch.nn.functional import normalize
 from models.backbone import Backbone
 from models.checkpoint import Checkpoint, RunCheckpoint
 from models.errors import BadDataset, BadRecipe, Cancelled, CheckpointMismatch
-from models.loss import EpochRecord, TrainingSet
+from models.loss import EpochRecord
 from models.recipe import Recipe
+from models.training_set import TrainingSet
 from models.tuner import Callback, Tuner
 from tests.unit.models.matrices import random_matrix
 

@@ -23,9 +23,9 @@ from models.evaluation.metrics import evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, MemoryFeatureStore, image_features
 from models.imaging import View
-from models.loss import TrainingSet
 from models.predictor import class_embeddings, class_probabilities
 from models.recipe import Recipe
+from models.training_set import TrainingSet
 from models.tuner import Tuner
 from models.tuning import Observer, SilentObserver, TuningProgress
 from tests.unit.models.conftest import CLASSES, draw_images, encode, labelled, noise_image
