@@ -72,7 +72,8 @@ def make_targets(phrases: Phrases, projection: Projection, encode: Encoder) -> T
         for phrase in others
     ]
     vectors = normalize(torch.cat([rows, torch.stack(means)]), dim=1)
-    plain = {texts[0] for texts in phrases.anchors.values()}
+    # A class may share every one of its names with a class that is held out.
+    plain = {texts[0] for texts in phrases.anchors.values() if texts}
     indices = [index for index, spelling in enumerate(spellings) if spelling in plain]
     return Targets([*spellings, *others], vectors, len(spellings), torch.tensor(indices))
 

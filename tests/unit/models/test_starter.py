@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
@@ -449,3 +450,23 @@ class TestTeacher:
         centred = (weight - weight.mean(dim=0)) @ projection.basis
         projected = ((images[1] - images[0]) @ projection.basis) @ centred.T
         torch.testing.assert_close(projected, change - change.mean(), atol=1e-3, rtol=1e-3)
+
+
+def test_a_class_that_shares_all_its_names_with_a_held_out_one_has_targets_all_the_same() -> None:
+    teacher = import_teacher()
+    make_targets = importlib.import_module("models.starter.targets").make_targets
+    # "crane" hides the other crane, which has neither a spelling nor an anchor left.
+    names = [("crane", "hoist"), ("crane bird", "crane"), ("anvil",)]
+    phrases = gather(names, ["crane: lifts", "crane: wades", "anvil: is hit"], [], [], {0})
+    assert phrases.anchors[1] == ()
+    rows = torch.eye(3, 4)
+    projection = teacher.Projection(torch.eye(4), torch.zeros(4), rows)
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        return torch.stack([torch.full((2,), float(len(text))) for text in texts])
+
+    targets = make_targets(replace(phrases, others={"mallet": ()}), projection, encode)
+
+    assert targets.phrases == ["anvil", "mallet"]
+    assert targets.plain.tolist() == [0]
+    assert torch.equal(targets.vectors[0], rows[2])
