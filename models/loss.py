@@ -19,8 +19,9 @@ from models.training_set import TrainingSet
 class EpochRecord:
     """How the tuning stood at the last step of an epoch.
 
-    `loss` is the total, `ce` its cross-entropy; `lc` and `mi` are unweighted. `text_nc2` and
-    `text_to_image_nc3` are of `models.collapse.metrics`.
+    `loss` is the total of `ce`, its cross-entropy, and the weighted regularisers; `lc` and `mi` are
+    unweighted. `guide` is the term of the method's guide, which is no part of `loss`. `text_nc2`
+    and `text_to_image_nc3` are of `models.collapse.metrics`.
     """
 
     epoch: int
@@ -29,6 +30,7 @@ class EpochRecord:
     ce: float
     lc: float
     mi: float
+    guide: float
     text_nc2: float
     text_to_image_nc3: float
 
@@ -45,13 +47,14 @@ class LossTerms:
     means: Float[Tensor, "n_classes embed_dim"]
 
     @torch.no_grad()
-    def record(self, epoch: int, step: int) -> EpochRecord:
-        """Return the terms as plain numbers."""
+    def record(self, epoch: int, step: int, guide: Float[Tensor, ""]) -> EpochRecord:
+        """Return the terms, and that of the guide, as plain numbers."""
         values = {
             "loss": self.total,
             "ce": self.ce,
             "lc": self.lc,
             "mi": self.mi,
+            "guide": guide,
             "text_nc2": nc2(self.text),
             "text_to_image_nc3": nc3(self.text, self.means),
         }

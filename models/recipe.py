@@ -1,12 +1,17 @@
 """The recipe: every hyperparameter of a tuning, validated once and never changed."""
 
 import hashlib
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from models.errors import BadName, BadRecipe
 from models.names import clean_text
+
+TextMethod = Literal["coop", "kgcoop", "prograd", "cpt"]
+
+# Tuners whose text features depend on the image, or that change the image encoder of all projects.
+_NOT_SERVED = ("cocoop", "ivlp", "maple", "promptsrc")
 
 _SHOWN = 100
 
@@ -15,6 +20,9 @@ class Recipe(BaseModel):
     """Hyperparameters of a tuning; two tunings of one recipe, snapshot and seed give one artifact.
 
     Attributes:
+        method: CoOp as it is, or with a guide that keeps what the backbone knows: see
+            `models.methods.guide`.
+        guidance: factor on the published weight of that guide.
         n_ctx: number of context tokens.
         class_specific: a context of its own for each class instead of one for all.
         ctx_init: the phrase whose embeddings the context starts from; random where `None`.
@@ -38,6 +46,8 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    method: TextMethod = "coop"
+    guidance: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     n_ctx: Annotated[int, Field(ge=1, le=64)] = 4
     class_specific: bool = True
     ctx_init: str | None = "a photo of a"
@@ -56,6 +66,17 @@ class Recipe(BaseModel):
     alpha: Annotated[float, Field(ge=0, le=100)] = 0.25
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     threads: Annotated[int, Field(ge=1, le=256)] = 2
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _check_served(cls, method: object) -> object:
+        if method in _NOT_SERVED:
+            raise BadRecipe(
+                f"The method {method!r} cannot be served from fixed class embeddings.",
+                fix=f"Use one of {', '.join(get_args(TextMethod))}; `shotline bench` compares all.",
+                field="method",
+            )
+        return method
 
     @field_validator("ctx_init")
     @classmethod

@@ -1,4 +1,4 @@
-"""The training loop of prompt tuning, on cached image features.
+"""The training loop of text-only prompt tuning, on cached image features.
 
 Nothing is trained but the context tokens, and nothing is run but the text tower on one prompt per
 class: image features are constant, so a step is that and a `(batch, dim) x (dim, n_classes)`
@@ -19,6 +19,7 @@ from models.backbone import Backbone
 from models.checkpoint import RunCheckpoint, RunIdentity
 from models.errors import BadRecipe
 from models.loss import EpochRecord, Loss, LossTerms
+from models.methods.guide import guide_of
 from models.prompts.coop import CoOp
 from models.recipe import Recipe
 from models.threads import fixed_threads
@@ -78,6 +79,7 @@ class Tuner:
         )
         with fixed_threads(recipe.threads):
             self._loss = Loss(backbone, data, recipe)
+            self._guide = guide_of(recipe, backbone, data)
         if checkpoint is not None:
             self._resume(checkpoint)
 
@@ -91,9 +93,9 @@ class Tuner:
             while self.step < self.recipe.steps:
                 order = torch.randperm(len(self._labels), generator=self._generator)
                 for batch in order.split(self.recipe.batch_size)[: self.recipe.steps - self.step]:
-                    terms = self._update(batch.to(self._labels.device))
+                    terms, guide = self._update(batch.to(self._labels.device))
                 self.epoch += 1
-                record = terms.record(self.epoch, self.step)
+                record = terms.record(self.epoch, self.step, guide)
                 self._check_finite(record)
                 self._note(record)
                 for callback in self._callbacks:
@@ -118,15 +120,15 @@ class Tuner:
             history=list(self._plain_history),
         )
 
-    def _update(self, batch: Int[Tensor, " b"]) -> LossTerms:
-        text = normalize(self._backbone.text(self.prompts()), dim=-1)
-        terms = self._loss(text, self._features[batch], self._labels[batch])
-        self._optimizer.zero_grad()
-        terms.total.backward()
+    def _update(self, batch: Int[Tensor, " b"]) -> tuple[LossTerms, Tensor]:
+        text, features = self._backbone.text(self.prompts()), self._features[batch]
+        terms = self._loss(normalize(text, dim=-1), features, self._labels[batch])
+        guide = self._guide.term(text, features)
+        self._guide.backward(terms.total, guide, self.prompts.ctx)
         self._optimizer.param_groups[0]["lr"] = _learning_rate(self.recipe, self.step)
         self._optimizer.step()
         self.step += 1
-        return terms
+        return terms, guide
 
     def _note(self, record: EpochRecord) -> None:
         self.history.append(record)

@@ -133,7 +133,7 @@ def test_the_gradient_reaches_the_context_tokens_alone(
 
 def test_a_record_holds_the_terms_and_the_collapse(backbone: Backbone) -> None:
     measured = terms(backbone, UNBALANCED, mi_weight=1.0)
-    record = measured.record(epoch=2, step=7)
+    record = measured.record(epoch=2, step=7, guide=torch.tensor(0.25))
 
     assert (record.epoch, record.step) == (2, 7)
     assert record.loss == measured.total.item()

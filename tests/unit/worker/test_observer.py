@@ -11,7 +11,7 @@ from models.tuning import TuningProgress
 from worker.observer import progress_as_json
 
 RECORD = EpochRecord(
-    epoch=3, step=6, loss=0.5, ce=0.4, lc=0.1, mi=0.2, text_nc2=0.3, text_to_image_nc3=0.25
+    epoch=3, step=6, loss=0.5, ce=0.4, lc=0.1, mi=0.2, guide=0.0, text_nc2=0.3, text_to_image_nc3=0.25
 )
 
 
@@ -36,7 +36,7 @@ def test_before_the_first_epoch() -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_null_as_every_database_can_keep_it(value: float) -> None:
     record = EpochRecord(
-        epoch=1, step=2, loss=value, ce=value, lc=value, mi=value, text_nc2=value,
+        epoch=1, step=2, loss=value, ce=value, lc=value, mi=value, guide=value, text_nc2=value,
         text_to_image_nc3=value,
     )  # fmt: skip
     shown = progress_as_json(TuningProgress("tune", 2, 4, record, value))
