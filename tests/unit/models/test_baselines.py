@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from models.backbone import Backbone
 from models.backbone_source import load_backbone
 from models.baselines.linear_probe import LinearProbe
+from models.baselines.lp_plus_plus import LPPlusPlus
 from models.baselines.nearest_class_mean import NearestClassMean
 from models.baselines.tip_adapter import TipAdapter
 from models.baselines.tip_adapter_f import TipAdapterF
@@ -30,6 +31,7 @@ METHODS: dict[str, Method] = {
     "linear-probe-balanced": LinearProbe(class_weight="balanced"),
     "tip-adapter": TipAdapter(),
     "tip-adapter-f": TipAdapterF(batch_size=4),
+    "lp++": LPPlusPlus(),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 
@@ -218,6 +220,39 @@ def test_one_step_of_tip_adapter_f_by_hand() -> None:
     own = 0.999 + 0.1 * r / (r + 0.01)
     other = -0.1 * (r / 2) / (r / 2 + 0.01)
     torch.testing.assert_close(cache.keys, torch.tensor([[own, other], [other, own]]))
+
+
+def test_lp_plus_plus_without_iterations_is_its_start() -> None:
+    data = plane(FEATURES[:3], [0, 0, 1])
+
+    classifier = LPPlusPlus(iterations=0).fit(axes(1.0), data, seed=0)
+
+    # Means (0.9, 0.3) and (0, 1) times 3/2; own cosines 0.9 and 1, so alpha is 250·0.95.
+    expected = torch.tensor([[1.35 + 237.5, 0.45], [0.0, 1.5 + 237.5]])
+    torch.testing.assert_close(classifier.embeddings, expected)
+
+
+def test_one_iteration_of_lp_plus_plus_by_hand() -> None:
+    method = LPPlusPlus(iterations=1, alpha_every=1, alpha_start=0.0)
+
+    classifier = method.fit(axes(1.0), plane(AXES, [0, 1]), seed=0)
+
+    # Logits 1 and 0: q is wrong. Steps 4·2/1 and 2/(4·1), gradients ∓q/2 and -q/2.
+    q = 1 / (1 + math.e)
+    own, other = 1 + 4 * q + q / 4, -4 * q
+    torch.testing.assert_close(classifier.embeddings, torch.tensor([[own, other], [other, own]]))
+
+
+def test_alpha_waits_for_its_turn(backbone: Backbone) -> None:
+    data = drawn(3, 2, 1)
+
+    ninth, never, tenth = (
+        LPPlusPlus(iterations=count, alpha_every=every).fit(backbone, data, seed=0).embeddings
+        for count, every in ((9, 10), (9, 1000), (10, 10))
+    )
+    tenth_without = LPPlusPlus(iterations=10, alpha_every=1000).fit(backbone, data, seed=0)
+    assert torch.equal(ninth, never)
+    assert not torch.equal(tenth, tenth_without.embeddings)
 
 
 @every_method
