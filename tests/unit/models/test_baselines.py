@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 
 from models.backbone import Backbone
 from models.backbone_source import load_backbone
+from models.baselines.clap import CLAP, multipliers
 from models.baselines.linear_probe import LinearProbe
 from models.baselines.lp_plus_plus import LPPlusPlus
 from models.baselines.nearest_class_mean import NearestClassMean
@@ -19,7 +20,7 @@ from models.baselines.zero_shot import IMAGENET_TEMPLATES, ZeroShot, zero_shot
 from models.dataset import LabelledImage
 from models.features import MemoryFeatureStore, image_features
 from models.imaging import View
-from models.methods.method import Classifier, Method, probabilities
+from models.methods.method import Classifier, Linear, Method, probabilities
 from models.training_set import Images, TrainingSet
 from tests.unit.models.conftest import draw_images
 
@@ -32,6 +33,7 @@ METHODS: dict[str, Method] = {
     "tip-adapter": TipAdapter(),
     "tip-adapter-f": TipAdapterF(batch_size=4),
     "lp++": LPPlusPlus(),
+    "clap": CLAP(batch_size=4, epochs=20),
 }
 every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS.keys())
 
@@ -255,6 +257,52 @@ def test_alpha_waits_for_its_turn(backbone: Backbone) -> None:
     assert not torch.equal(tenth, tenth_without.embeddings)
 
 
+def test_multipliers_of_clap_by_hand() -> None:
+    # With a scale of log 3 an axis has 3/5 for itself and 1/5 for each of two others.
+    data = TrainingSet(["x", "y", "z"], torch.eye(3)[[0, 1, 1]], torch.tensor([0, 0, 1]))
+
+    found = multipliers(Linear(torch.eye(3), math.log(3)), data)
+
+    # x: 3/5 and 1/5; y: 3/5; z has no images.
+    torch.testing.assert_close(found, torch.tensor([0.4, 0.6, 1.0]))
+
+
+def test_one_step_of_clap_by_hand() -> None:
+    scale = math.log(3)
+    method = CLAP(epochs=1, warmup_lr=0.8)
+
+    classifier = method.fit(axes(scale), plane(AXES, [0, 1]), seed=0)
+
+    # From w = t nothing pulls back; the gradient of the first class is (0, scale·1/4·1/2).
+    step = 0.8 * scale / 8
+    expected = torch.tensor([[1, -step], [-step, 1]]) / (1 + step**2) ** 0.5
+    torch.testing.assert_close(classifier.embeddings, expected)
+    assert classifier.scale == scale
+
+
+def test_a_huge_constraint_makes_clap_zero_shot(backbone: Backbone) -> None:
+    data = drawn(3, 2, 1)
+    # The steps are as small as the constraint is large, or they would overshoot.
+    held = CLAP(constraint=1e5, lr=1e-5).fit(backbone, data, seed=0)
+    free = CLAP(constraint=0.0).fit(backbone, data, seed=0)
+
+    text = zero_shot(backbone, data.prompt_names)
+    assert (held.embeddings - text).abs().max() < 1e-3
+    assert (free.embeddings - text).abs().max() > 1e-1
+
+
+def test_clap_learns_after_its_first_epoch(backbone: Backbone) -> None:
+    data = drawn(5, 5, 5)
+    images = Images(data.features)
+
+    warm, trained = (CLAP(epochs=n).fit(backbone, data, seed=0) for n in (1, 60))
+
+    before = ZeroShot().fit(backbone, data, seed=0).logits(images)
+    torch.testing.assert_close(warm.logits(images), before, atol=1e-2, rtol=0)
+    assert not torch.equal(before.argmax(dim=1), data.labels)
+    assert torch.equal(trained.logits(images).argmax(dim=1), data.labels)
+
+
 @every_method
 @pytest.mark.parametrize("counts", [(5, 4, 3), (6, 5, 1), (3, 1), (1, 1)])
 def test_each_keeps_the_protocol(backbone: Backbone, method: Method, counts) -> None:
@@ -287,7 +335,7 @@ def test_each_is_determined_by_its_seed(backbone: Backbone, method: Method) -> N
     first = method.fit(backbone, data, seed=1).logits(images)
     torch.manual_seed(1)
     assert torch.equal(first, method.fit(backbone, data, seed=1).logits(images))
-    draws = isinstance(method, TipAdapterF)
+    draws = isinstance(method, TipAdapterF | CLAP)
     assert torch.equal(first, method.fit(backbone, data, seed=2).logits(images)) != draws
 
 
