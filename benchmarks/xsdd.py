@@ -14,17 +14,24 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.common import data_root, reencoded, write_results
+from models.backbone import Backbone
 from models.backbone_source import STARTER, load_backbone
-from models.baselines.linear_probe import linear_probe
-from models.baselines.nearest_class_mean import nearest_class_mean
+from models.baselines.linear_probe import LinearProbe
+from models.baselines.nearest_class_mean import NearestClassMean
 from models.dataset import Dataset
 from models.evaluation.metrics import evaluate
 from models.evaluation.splits import draw_shots
 from models.features import FolderFeatureStore, MemoryFeatureStore, image_features
 from models.imaging import View
+from models.methods.method import Method, probabilities
 from models.recipe import Recipe
+from models.training_set import Images, TrainingSet
 from models.tuning import Tuning
 
+BASELINES: dict[str, Method] = {
+    "nearest_class_mean": NearestClassMean(),
+    "linear_probe": LinearProbe(),
+}
 METHODS = {
     "zero_shot": "zero-shot",
     "nearest_class_mean": "nearest class mean",
@@ -64,7 +71,7 @@ def main(
                 "n_train": len(train),
                 "n_test": len(test),
                 "zero_shot": metrics.zero_shot.macro.value,
-                **_baselines(x, dataset, train, test),
+                **_baselines(loaded, x, dataset, train, test),
                 "tuned": metrics.tuned.macro.value,
                 "seconds": metrics.seconds,
             }
@@ -91,17 +98,14 @@ def _draw(dataset: Dataset, shots: int, seed: int) -> tuple[list[int], list[int]
 
 
 def _baselines(
-    x: torch.Tensor, dataset: Dataset, train: list[int], test: list[int]
+    backbone: Backbone, x: torch.Tensor, dataset: Dataset, train: list[int], test: list[int]
 ) -> dict[str, float]:
     y = torch.tensor([image.label for image in dataset.images])
-    means = nearest_class_mean(x[train], y[train], len(dataset.classes))
-    predictions = {
-        "nearest_class_mean": (x[test] @ means.T).softmax(dim=1),
-        "linear_probe": linear_probe(x[train], y[train], x[test]),
-    }
+    data = TrainingSet([spec.prompt_name for spec in dataset.classes], x[train], y[train])
+    classifiers = {name: method.fit(backbone, data, seed=0) for name, method in BASELINES.items()}
     return {
-        name: evaluate(probabilities.float(), y[test], "holdout").macro.value
-        for name, probabilities in predictions.items()
+        name: evaluate(probabilities(classifier, Images(x[test])), y[test], "holdout").macro.value
+        for name, classifier in classifiers.items()
     }
 
 
