@@ -138,3 +138,11 @@ def test_a_tower_of_timm_is_named() -> None:
 
     with pytest.raises(BadRecipe, match="is a TimmModel, not open_clip's VisionTransformer"):
         VisionEncoder(backbone, "IVLP")
+
+
+def test_blocks_that_want_the_batch_second_are_refused() -> None:
+    clip = build_clip()
+    clip.visual.transformer.batch_first = False
+
+    with pytest.raises(BadRecipe, match="blocks are not open_clip's own, with the batch first"):
+        VisionEncoder(backbone_of(clip), "IVLP")
