@@ -11,7 +11,8 @@ from models.backbone import Backbone
 from models.training_set import Images, TrainingSet
 from tests.unit.models.conftest import COLOURS, build_clip, noise_image
 
-NAMES = ["good", "scratch", "stain"]
+# In this order random towers are wrong about most images at first, and can be taught better soon.
+NAMES = ["stain", "scratch", "good"]
 
 
 @cache
