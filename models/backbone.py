@@ -87,11 +87,23 @@ class Backbone:
 
         For those who wait for an answer: to fill a batch up costs as much as images would.
         """
-        images = (pixels.to(self.device).float() - self._mean) / self._std
-        dtype = _DTYPES[self.precision]
-        with torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32):
-            features = self._clip.encode_image(images)
+        with self.autocast():
+            features = self._clip.encode_image(self.normalised(pixels))
         return normalize(features.float(), dim=-1).cpu()
+
+    @property
+    def image_tower(self) -> nn.Module:
+        """The image encoder, for those who drive its parts themselves."""
+        return self._clip.visual
+
+    def normalised(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b 3 size size"]:
+        """Return the pixels as the image encoder reads them, on its device."""
+        return (pixels.to(self.device).float() - self._mean) / self._std
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the image encoder runs at its precision."""
+        dtype = _DTYPES[self.precision]
+        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Float[Tensor, "n embed_dim"]:

@@ -6,12 +6,14 @@ token can change that token: only the first ``max(eot) + 1`` positions are run, 
 multiple of `BLOCK`, with identical results.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from models.deep_blocks import run_blocks
 from models.errors import BackboneUnavailable
 
 # The CPU's softmax adds 16 floats (one vector register) at a time: another number of positions
@@ -67,6 +69,12 @@ class TextEncoder(nn.Module):
         """How many positions the tower has."""
         return self.positional_embedding.shape[0]
 
+    @property
+    def n_layers(self) -> int:
+        """How many blocks the tower has."""
+        blocks: Any = self.transformer.resblocks
+        return len(blocks)
+
     def positions(self, eot: Int[Tensor, " n"]) -> int:
         """How many positions have to be run for prompts that end at `eot`."""
         if not self.causal:
@@ -77,19 +85,26 @@ class TextEncoder(nn.Module):
         """Look up the embeddings of CLIP token ids; end-of-text has the highest id."""
         return Prompts(self.token_embedding(tokens), tokens.argmax(dim=-1))
 
-    def forward(self, prompts: Prompts, *, cut: bool = True) -> Float[Tensor, "n embed_dim"]:
+    def forward(
+        self, prompts: Prompts, *, cut: bool = True, layers: Sequence[Tensor] = ()
+    ) -> Float[Tensor, "n embed_dim"]:
         """Return the text features, not normalised, `(n, embed_dim)`.
 
         Args:
             prompts: at least `positions(prompts.eot)` positions long.
             cut: run only the positions that can matter; `False` runs all that are given.
+            layers: deep prompts for the positions after start-of-text, see `run_blocks`.
         """
         length = prompts.embeddings.shape[1]
         if cut:
             length = min(length, self.positions(prompts.eot))
         hidden = prompts.embeddings[:, :length] + self.positional_embedding[:length]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
-        hidden = self.ln_final(self.transformer(hidden, attn_mask=mask))
+        if layers:
+            hidden = run_blocks(self.transformer, hidden, layers, start=1, attn_mask=mask)
+        else:
+            hidden = self.transformer(hidden, attn_mask=mask)
+        hidden = self.ln_final(hidden)
         pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), prompts.eot]
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(pooled)

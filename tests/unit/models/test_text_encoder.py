@@ -132,3 +132,47 @@ def test_a_tower_of_another_make_is_refused() -> None:
 
     with pytest.raises(BackboneUnavailable, match="not open_clip's own transformer"):
         TextEncoder(clip)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+def test_deep_prompts_stand_after_start_of_text_from_their_layer_on(causal: bool) -> None:
+    encoder = TextEncoder(build_clip(causal=causal, layers=3))
+    prompts = encoder.embed(tokenize(TEXTS[:3]))
+    drawn = torch.Generator().manual_seed(0)
+    first, second = torch.randn(2, 2, encoder.width, generator=drawn)
+    seen: list[torch.Tensor] = []
+    for block in encoder.transformer.resblocks:
+        block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+
+    # What the first block reads is in place already: of one layer, nothing is left to do.
+    assert torch.equal(encoder(prompts, layers=[first]), encoder(prompts))
+    seen.clear()
+    deep = encoder(prompts, layers=[first, second])
+    assert not torch.equal(deep, encoder(prompts))
+
+    deep_reads, plain_reads = seen[:3], seen[3:]
+    assert torch.equal(deep_reads[0], plain_reads[0])
+    assert torch.equal(deep_reads[1][:, 1:3], second.expand(3, -1, -1))
+    for kept in (slice(0, 1), slice(3, None)):
+        assert torch.equal(deep_reads[1][:, kept], plain_reads[1][:, kept])
+    assert torch.equal(
+        deep_reads[2],
+        encoder.transformer.resblocks[1](deep_reads[1], attn_mask=mask_of(encoder, deep_reads[1])),
+    )
+
+
+def mask_of(encoder: TextEncoder, hidden: torch.Tensor) -> torch.Tensor | None:
+    length = hidden.shape[1]
+    return None if encoder.attn_mask is None else encoder.attn_mask[:length, :length]
+
+
+@torch.no_grad()
+def test_deep_prompts_leave_the_cut_run_the_full_run() -> None:
+    encoder = TextEncoder(build_clip(layers=3))
+    prompts = encoder.embed(tokenize(TEXTS))
+    layers = list(torch.randn(3, 2, encoder.width, generator=torch.Generator().manual_seed(0)))
+
+    short = encoder.embed(tokenize(TEXTS[:3]))
+    assert torch.equal(encoder(short, layers=layers), encoder(short, cut=False, layers=layers))
+    assert torch.equal(encoder(prompts, layers=layers), encoder(prompts, cut=False, layers=layers))
