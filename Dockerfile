@@ -23,7 +23,8 @@ RUN pip install --constraint constraints.txt torch torchvision
 COPY pyproject.toml ./
 RUN python -c "import tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-print(*project['dependencies'], *project['optional-dependencies']['postgres'], sep='\n')" \
+extras = project['optional-dependencies']; \
+print(*project['dependencies'], *extras['openvino'], *extras['postgres'], sep='\n')" \
         > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt hatchling
 

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SET ?= textile
-EXTRAS := demo,demo-elpv,dev,docs,postgres,starter
+EXTRAS := demo,demo-elpv,dev,docs,openvino,postgres,starter
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench docs starter constraints clean
@@ -20,7 +20,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[demo,dev,postgres,starter]'
+	@$(PIP) --editable '.[demo,dev,openvino,postgres,starter]'
 	@touch $@
 
 $(VENV)/.elpv: $(VENV)/.base
@@ -58,6 +58,7 @@ bench: $(VENV)/.dev  ## Measurements that take minutes; writes benchmarks/result
 	$(BIN)/python -m benchmarks.tune_time
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.engines
 
 docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
 	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import open_clip
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
 from models.errors import BackboneUnavailable
+from models.image_tower import ImageTower
 from models.imaging import Interpolation
 from models.text_encoder import TextEncoder
 
@@ -42,6 +43,7 @@ class Backbone:
         digest: `sha256:` over architecture, weights and preprocessing; two backbones of one digest
         give one result.
         pixels: what the image encoder expects.
+        image: from pixels to image features, for engines other than PyTorch's own.
         logit_scale: `exp` of the log parameter, the factor in front of the cosines.
     """
 
@@ -57,14 +59,13 @@ class Backbone:
         self.source = source
         self.device = _choose_device(device)
         self.precision = _choose_precision(precision, self.device)
-        self._clip: Any = clip.float().eval().requires_grad_(requires_grad=False).to(self.device)
+        clip.float().eval().requires_grad_(requires_grad=False).to(self.device)
         self.tokenize = tokenize
         self.text = TextEncoder(clip)
         self.pixels = _pixel_spec(clip)
-        self.logit_scale = float(cast("Tensor", self._clip.logit_scale).exp())
+        self.image = ImageTower(clip, self.pixels.mean, self.pixels.std).eval().to(self.device)
+        self.logit_scale = float(cast("Tensor", clip.logit_scale).exp())
         self.digest = _digest(clip, self.text.attn_mask, self.pixels)
-        self._mean = torch.tensor(self.pixels.mean, device=self.device).view(1, 3, 1, 1) * 255
-        self._std = torch.tensor(self.pixels.std, device=self.device).view(1, 3, 1, 1) * 255
         self.embed_dim = self.encode_texts(["a"]).shape[1]
 
     @torch.no_grad()
@@ -88,17 +89,17 @@ class Backbone:
         For those who wait for an answer: to fill a batch up costs as much as images would.
         """
         with self.autocast():
-            features = self._clip.encode_image(self.normalised(pixels))
-        return normalize(features.float(), dim=-1).cpu()
+            features: Tensor = self.image(pixels.to(self.device))
+        return features.cpu()
 
     @property
-    def image_tower(self) -> nn.Module:
+    def vision(self) -> nn.Module:
         """The image encoder, for those who drive its parts themselves."""
         return self._clip.visual
 
     def normalised(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b 3 size size"]:
         """Return the pixels as the image encoder reads them, on its device."""
-        return (pixels.to(self.device).float() - self._mean) / self._std
+        return self.image.normalised(pixels.to(self.device))
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the image encoder runs at its precision."""

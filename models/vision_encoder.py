@@ -29,7 +29,7 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, backbone: Backbone, method: str) -> None:
         super().__init__()
-        tower: Any = backbone.image_tower
+        tower: Any = backbone.vision
         _check_tower(tower, method, backbone.source)
         self.conv1: nn.Module = tower.conv1
         self.class_embedding: nn.Parameter = tower.class_embedding

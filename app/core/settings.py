@@ -211,6 +211,10 @@ class BackboneSettings(Concern):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Arithmetic of the image encoder."
     )
+    engine: Literal["torch", "openvino"] = Field(
+        "torch",
+        description="What computes the gateway's image encoder; `openvino` is an extra, for CPUs.",
+    )
     offline: bool = Field(True, description="Refuse sources that would be fetched from a network.")
 
     @property

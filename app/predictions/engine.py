@@ -1,5 +1,9 @@
-"""The image encoder behind a small protocol; with `batcher` the only place that touches torch."""
+"""The image encoder behind a small protocol.
 
+With `batcher` and `openvino_engine` the only place that touches torch.
+"""
+
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import torch
@@ -7,6 +11,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from app.core.settings import BackboneSettings
+from app.predictions.openvino_engine import OpenVinoEncoder
 from models.backbone import Backbone, Device, PixelSpec
 from models.backbone_source import load_backbone
 
@@ -47,11 +52,17 @@ class TorchEncoder:
         return self._backbone.encode_batch(pixels)
 
 
+_ENGINES: dict[str, Callable[[Backbone], ImageEncoder]] = {
+    "torch": TorchEncoder,
+    "openvino": OpenVinoEncoder,
+}
+
+
 def load_encoder(settings: BackboneSettings) -> ImageEncoder:
     """Load the backbone and encode an image once: the first batch sets up what later ones use.
 
     Raises:
-        BackboneUnavailable: see `models.backbone_source.load_backbone`.
+        BackboneUnavailable: see `models.backbone_source.load_backbone` and `OpenVinoEncoder`.
     """
     backbone = load_backbone(
         settings.name,
@@ -59,7 +70,7 @@ def load_encoder(settings: BackboneSettings) -> ImageEncoder:
         precision=settings.precision,
         offline=settings.offline,
     )
-    encoder = TorchEncoder(backbone)
+    encoder = _ENGINES[settings.engine](backbone)
     size = encoder.pixels.size
     encoder.encode(torch.zeros(1, 3, size, size, dtype=torch.uint8))
     return encoder

@@ -109,7 +109,7 @@ def test_one_seed_gives_one_result_and_another_another(make: Make) -> None:
 @every
 def test_the_backbone_stays_frozen(make: Make) -> None:
     backbone = deep_backbone()
-    towers = [*backbone.text.parameters(), *backbone.image_tower.parameters()]
+    towers = [*backbone.text.parameters(), *backbone.vision.parameters()]
     before = [parameter.clone() for parameter in towers]
     fit(make(), drawn_data())
 

@@ -11,7 +11,15 @@ from models.tuning import TuningProgress
 from worker.observer import progress_as_json
 
 RECORD = EpochRecord(
-    epoch=3, step=6, loss=0.5, ce=0.4, lc=0.1, mi=0.2, guide=0.0, text_nc2=0.3, text_to_image_nc3=0.25
+    epoch=3,
+    step=6,
+    loss=0.5,
+    ce=0.4,
+    lc=0.1,
+    mi=0.2,
+    guide=0.0,
+    text_nc2=0.3,
+    text_to_image_nc3=0.25,
 )
 
 
