@@ -95,7 +95,7 @@ class Backbone:
     @property
     def vision(self) -> nn.Module:
         """The image encoder, for those who drive its parts themselves."""
-        return self._clip.visual
+        return self.image.vision
 
     def normalised(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b 3 size size"]:
         """Return the pixels as the image encoder reads them, on its device."""

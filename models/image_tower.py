@@ -31,6 +31,12 @@ class ImageTower(nn.Module):
         features = self._clip.encode_image(self.normalised(pixels))
         return normalize(features.float(), dim=-1)
 
+    @property
+    def vision(self) -> nn.Module:
+        """The tower itself, between the pixels' normalisation and that of the features."""
+        tower: nn.Module = self._clip.visual
+        return tower
+
     def normalised(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b 3 size size"]:
         """Return the pixels as the image encoder reads them."""
         return (pixels.float() - self.mean) / self.std

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.backbone import Backbone
-from models.baselines.zero_shot import TEMPLATE
+from models.baselines.zero_shot import TEMPLATES
 from models.training_set import TrainingSet
 
 TETF_WEIGHT, CC_WEIGHT, RS_WEIGHT = 0.25, 0.15, 0.10  # as published
@@ -37,7 +37,7 @@ class CPT:
     """
 
     def __init__(self, backbone: Backbone, data: TrainingSet, guidance: float) -> None:
-        tokens = backbone.tokenize([TEMPLATE.format(name) for name in data.prompt_names])
+        tokens = backbone.tokenize([TEMPLATES[0].format(name) for name in data.prompt_names])
         with torch.no_grad():
             self._written = backbone.text(backbone.text.embed(tokens.to(backbone.device)))
         # A class without images is drawn nowhere: its mean is 0.
