@@ -18,8 +18,6 @@ Split = Literal["train", "holdout"]
 # The holdout is judged on where every class has at least this many groups of images in it.
 MIN_HOLDOUT_GROUPS = 5
 
-# Written by file managers beside the photographs.
-
 
 @dataclass(frozen=True)
 class LabelledImage:

@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from models.artifact import Artifact
 from models.backbone import IMAGE_BATCH, Backbone
@@ -93,16 +92,6 @@ def check_backbone(artifact: Artifact, backbone: Backbone) -> None:
             fix="Load the backbone that it was tuned for with --backbone, or tune again.",
             field="backbone",
         )
-
-
-def class_embeddings(
-    text: Float[Tensor, "n_classes dim"], means: Float[Tensor, "n_classes dim"], alpha: float
-) -> Float[Tensor, "n_classes dim"]:
-    """Return the classifier `w_c ∝ t_c + alpha * mu_c`, L2-normalised; `alpha` 0 is pure text.
-
-    What isomorphism of text and image features makes possible: both live in one frame.
-    """
-    return normalize(text + alpha * means, dim=-1)
 
 
 def class_probabilities(

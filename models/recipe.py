@@ -39,7 +39,13 @@ class Recipe(BaseModel):
         mi_form: `point` (every class to its own image mean) or `gram` (cosines alone).
         logit_adjustment: factor of log class frequency added to the logits in training
             (Menon et al. 2021); 0 is plain cross-entropy.
-        alpha: weight of the image class means in the classifier `w_c ∝ t_c + alpha * mu_c`.
+        fusion: how the classifier joins texts and images, see `models.fusion`: `posterior` by what
+            is known of each class, or `mean` by one weight for all.
+        prior_images: of `posterior`: images per dimension that stand for a round scatter.
+        caution: of `posterior`: how much less than its own noise says a class is believed that has
+            fewer images than the largest.
+        alpha: of `mean`: weight of the image class means in `w_c ∝ t_c + alpha * mu_c`; 0 is
+            pure text.
         folds: of the cross-validation where there is no holdout.
         threads: CPU threads in tuning; sums are rounded by how they are split over threads.
     """
@@ -63,6 +69,9 @@ class Recipe(BaseModel):
     mi_weight: Annotated[float, Field(ge=0, le=1000)] = 0.2
     mi_form: Literal["point", "gram"] = "point"
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
+    fusion: Literal["mean", "posterior"] = "posterior"
+    prior_images: Annotated[float, Field(gt=0, le=1000)] = 0.5
+    caution: Annotated[float, Field(ge=0, le=1000)] = 3.0
     alpha: Annotated[float, Field(ge=0, le=100)] = 0.25
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     threads: Annotated[int, Field(ge=1, le=256)] = 2

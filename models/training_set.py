@@ -35,6 +35,12 @@ class TrainingSet:
         """How many classes there are."""
         return len(self.prompt_names)
 
+    def subset(self, indices: Sequence[int]) -> "TrainingSet":
+        """Return the images at these indices, without their pixels; all classes stay."""
+        chosen = list(indices)
+        groups = None if self.groups is None else [self.groups[index] for index in chosen]
+        return TrainingSet(self.prompt_names, self.features[chosen], self.labels[chosen], groups)
+
     def counts(self) -> Int[Tensor, " n_classes"]:
         """Return the number of images of each class."""
         return torch.bincount(self.labels, minlength=self.n_classes)

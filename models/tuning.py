@@ -25,9 +25,10 @@ from models.dataset import LabelledImage, check_images, has_holdout, snapshot_di
 from models.evaluation.metrics import Evaluation, evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
+from models.fusion import fused_embeddings
 from models.imaging import View
 from models.loss import EpochRecord
-from models.predictor import class_embeddings, class_probabilities
+from models.predictor import class_probabilities
 from models.recipe import Recipe
 from models.threads import fixed_threads
 from models.training_set import TrainingSet
@@ -141,11 +142,12 @@ class Tuning:
         with self._timed("features"):
             features = self._features([*self._train, *self._holdout])
         train, holdout = features.split([len(self._train), len(self._holdout)])
-        data = TrainingSet(self._prompt_names, train, _labels(self._train))
+        groups = [image.group for image in self._train]
+        data = TrainingSet(self._prompt_names, train, _labels(self._train), groups)
         with self._timed("tune"):
             tuner = self._run(0, data, _PhaseClock("tune", self._recipe.steps))
         text, means = tuner.text_features(), class_means(train, data.labels, len(self._classes))
-        embeddings = class_embeddings(text, means, self._recipe.alpha)
+        embeddings = self._embeddings(text, data)
         before = zero_shot(self._backbone, self._prompt_names)
         with self._timed("evaluate"):
             if self._holdout:
@@ -202,18 +204,22 @@ class Tuning:
 
     def _out_of_fold(self, data: TrainingSet) -> Float[Tensor, "n n_classes"]:
         """Predict every training image by a model that was tuned without its fold."""
-        groups = [image.group for image in self._train]
-        folds = cross_validation_folds(data.labels.tolist(), groups, self._recipe.folds, self._seed)
+        labels, groups = data.labels.tolist(), data.groups or ()
+        folds = cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
         steps = self._recipe.steps
         clock = _PhaseClock("evaluate", steps * len(folds))
-        probabilities = torch.empty(len(groups), len(self._classes))
+        probabilities = torch.empty(len(labels), len(self._classes))
         for number, (train, test) in enumerate(folds):
-            part = TrainingSet(data.prompt_names, data.features[train], data.labels[train])
+            part = data.subset(train)
             tuner = self._run(number + 1, part, clock, done=number * steps)
-            means = class_means(part.features, part.labels, len(self._classes))
-            embeddings = class_embeddings(tuner.text_features(), means, self._recipe.alpha)
+            embeddings = self._embeddings(tuner.text_features(), part)
             probabilities[test] = self._probabilities(data.features[test], embeddings)
         return probabilities
+
+    def _embeddings(
+        self, text: Float[Tensor, "n_classes dim"], data: TrainingSet
+    ) -> Float[Tensor, "n_classes dim"]:
+        return fused_embeddings(text, data, self._recipe, self._backbone.logit_scale)
 
     def _probabilities(
         self, features: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]

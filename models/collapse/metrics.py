@@ -1,6 +1,7 @@
 """How collapsed features are: the four measures of neural collapse.
 
-Papyan, Han, Donoho, "Prevalence of Neural Collapse", PNAS 2020; CDNV of Galanti et al., ICLR 2022.
+Papyan, Han, Donoho, "Prevalence of Neural Collapse", PNAS 2020; the distances of NC2 and NC3 as in
+Zhu et al., NeurIPS 2021; CDNV of Galanti et al., ICLR 2022.
 NC2 and NC3 work on centred features; the regularisers of `models.collapse.regularizers` work on
 raw cosines. Every value is a finite number: where two class means coincide, their distance counts
 as the rounding error of the arithmetic, and what is divided by it is large.
@@ -26,7 +27,7 @@ class CollapseMetrics(BaseModel):
     Attributes:
         text_nc2: distance of the text features from a simplex ETF.
         image_nc2: the same of the image class means.
-        text_to_image_nc3: the same of the text-to-image products, the paper's quantity.
+        text_to_image_nc3: the same of the text-to-image products.
         nc1: within-class over between-class variability of the image features.
         cdnv: class-distance normalised variance of the image features.
         nc4: share of images on which the text features and the nearest class mean agree. Of the

@@ -1,7 +1,8 @@
 """CPT: an ETF within each group of classes that the backbone holds alike.
 
-Guo et al., CVPR 2026 (arXiv 2605.11939); the formulas as in METHODS, the number of groups is our
-choice, since it was not available to us.
+Guo et al., CVPR 2026 (arXiv 2605.11939). Ours differs where the paper was not available to us: the
+groups are found by k-means on normalised text features, `round(sqrt(K))` of them, and the images'
+term speaks of the whole training set in every step.
 """
 
 import math

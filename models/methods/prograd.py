@@ -21,6 +21,9 @@ class ProGrad:
     temperature 1: where `g·h < 0`, the step follows `g - guidance * (g·h / ‖h‖²) h`. Published:
     guidance 1, which takes the whole opposing part.
 
+    Context tokens that the initial phrase does not fill start from noise; the reference code's from
+    zeros.
+
     Args:
         backbone: gives the zero-shot logits.
         prompt_names: of the classes.

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.backbone import Backbone
-from models.collapse.regularizers import class_means
-from models.predictor import class_embeddings
+from models.fusion import fused_embeddings
 from models.prompts.coop import CoOp
 from models.recipe import Recipe, TextMethod
 from models.threads import fixed_threads
@@ -24,7 +23,13 @@ Schedule = Literal["shotline", "published"]
 # for them.
 _SIXTEEN_RANDOM = {"n_ctx": 16, "ctx_init": None, "class_specific": False}
 _PHOTO = {"n_ctx": 4, "ctx_init": "a photo of a", "class_specific": False}
-_PLAIN = {"lc_weight": 0.0, "mi_weight": 0.0, "logit_adjustment": 0.0, "alpha": 0.0}
+_PLAIN = {
+    "lc_weight": 0.0,
+    "mi_weight": 0.0,
+    "logit_adjustment": 0.0,
+    "fusion": "mean",
+    "alpha": 0.0,
+}
 PUBLISHED: Mapping[TextMethod, Mapping[str, Any]] = {
     "coop": _SIXTEEN_RANDOM | _PLAIN,
     "kgcoop": _PHOTO | _PLAIN,
@@ -68,8 +73,7 @@ class Tuned:
         recipe = self.recipe(data)
         tuner = Tuner(backbone, data, recipe, torch.Generator().manual_seed(seed))
         text = tuner.run()
-        means = class_means(data.features, data.labels, data.n_classes)
-        embeddings = class_embeddings(text, means, recipe.alpha)
+        embeddings = fused_embeddings(text, data, recipe, backbone.logit_scale)
         return TunedClassifier(backbone, recipe, tuner.prompts.ctx.detach(), text, embeddings)
 
 
@@ -122,8 +126,9 @@ class TunedClassifier:
 def published_schedule(method: TextMethod, data: TrainingSet) -> dict[str, Any]:
     """Return steps and learning rate as the papers set them, for this many images.
 
-    CoOp: 200 epochs from 8 shots, 100 from 2, 50 for one, in batches of 32, the first epoch at
-    nearly nothing; ProGrad and CPT follow it; KgCoOp: 100 epochs in batches of 128.
+    CoOp: 200 epochs from 8 shots, 100 from 2, 50 for one, in batches of 32; ProGrad and CPT follow
+    it; KgCoOp: 100 epochs in batches of 128. The first epoch warms up linearly, and the learning
+    rate changes by the step; theirs stays at 1e-5 for that epoch, and changes by the epoch.
     """
     shots = int(data.counts().max())
     epochs = 200 if shots >= 8 else 100 if shots >= 2 else 50

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from models.backbone import Backbone
 from models.errors import BadName, BadRecipe
+from models.prompts.initial import normal_tokens
 from models.recipe import Recipe
 from models.text_encoder import Prompts
 
@@ -50,9 +51,7 @@ class CoOp(nn.Module):
         device = backbone.device
         with torch.no_grad():
             fixed = backbone.text.token_embedding(tokens.to(device))
-            ctx = _initial_ctx(backbone, recipe, generator)
-        if recipe.class_specific:
-            ctx = ctx.repeat(len(prompt_names), 1, 1)
+            ctx = _initial_ctx(backbone, recipe, generator, len(prompt_names))
         self.ctx = nn.Parameter(ctx)
         self.register_buffer("fixed", fixed, persistent=False)
         self.register_buffer("order", order.to(device), persistent=False)
@@ -68,11 +67,13 @@ class CoOp(nn.Module):
 
 
 def _initial_ctx(
-    backbone: Backbone, recipe: Recipe, generator: torch.Generator
-) -> Float[Tensor, "n_ctx width"]:
+    backbone: Backbone, recipe: Recipe, generator: torch.Generator, n_classes: int
+) -> Float[Tensor, "*n_classes n_ctx width"]:
     """Embed the initial phrase; the tokens that it does not fill start as noise of CoOp's 0.02."""
-    noise = torch.randn(recipe.n_ctx, backbone.text.width, generator=generator) * 0.02
-    ctx = noise.to(backbone.device)
+    shape = (recipe.n_ctx, backbone.text.width)
+    if recipe.class_specific:
+        shape = (n_classes, *shape)
+    ctx = normal_tokens(*shape, generator=generator).to(backbone.device)
     if recipe.ctx_init:
         tokens = backbone.tokenize([recipe.ctx_init])
         if _is_cut(tokens[0]):
@@ -89,7 +90,7 @@ def _initial_ctx(
                 field="ctx_init",
             )
         words = backbone.text.token_embedding(tokens.to(backbone.device))[0, 1 : 1 + n_words]
-        ctx[recipe.n_ctx - n_words :] = words
+        ctx[..., recipe.n_ctx - n_words :, :] = words
     return ctx
 
 
