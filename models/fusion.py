@@ -45,7 +45,7 @@ def fused_embeddings(
     if recipe.fusion == "mean":
         means = class_means(data.features, data.labels, data.n_classes)
         return mean_embeddings(text, means, recipe.alpha)
-    groups = data.groups or [str(index) for index in range(len(data.labels))]
+    groups = data.groups or [f"{index:09}" for index in range(len(data.labels))]
     temperature = fit_temperature(text, data, groups, recipe)
     posterior = posterior_embeddings(text, data.features, data.labels, recipe)
     return posterior / (temperature * logit_scale)

@@ -70,7 +70,7 @@ def _initial_ctx(
     backbone: Backbone, recipe: Recipe, generator: torch.Generator, n_classes: int
 ) -> Float[Tensor, "*n_classes n_ctx width"]:
     """Embed the initial phrase; the tokens that it does not fill start as noise of CoOp's 0.02."""
-    shape = (recipe.n_ctx, backbone.text.width)
+    shape: tuple[int, ...] = (recipe.n_ctx, backbone.text.width)
     if recipe.class_specific:
         shape = (n_classes, *shape)
     ctx = normal_tokens(*shape, generator=generator).to(backbone.device)

@@ -174,3 +174,11 @@ def test_a_text_that_would_end_the_prompt_is_named(backbone: Backbone, text: str
     assert repr(text) in caught.value.problem
     with pytest.raises(BadRecipe, match=r"ctx_init .* holds the name of a special token"):
         learner(backbone, NAMES, ctx_init=text)
+
+
+def test_classes_of_their_own_start_from_noise_of_their_own(backbone: Backbone) -> None:
+    recipe = Recipe(ctx_init=None, class_specific=True, n_ctx=2)
+    coop = CoOp(backbone, ["cat", "dog"], recipe, torch.Generator().manual_seed(0))
+
+    assert not torch.equal(coop.ctx[0], coop.ctx[1])
+    assert coop.ctx.std() == pytest.approx(0.02, rel=0.2)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.nn.functional import normalize
 
 from models.artifact import Artifact
 from models.backbone import Backbone
@@ -17,7 +16,6 @@ from models.imaging import View
 from models.pixels import to_pixels
 from models.predictor import (
     Predictor,
-    class_embeddings,
     class_probabilities,
     decide,
 )
@@ -64,32 +62,12 @@ def test_probabilities_by_hand() -> None:
     torch.testing.assert_close(class_probabilities(features, embeddings, 2.0), expected)
 
 
-@pytest.mark.parametrize(
-    ("alpha", "expected"),
-    [(0.0, (1.0, 0.0)), (1.0, (0.5**0.5, 0.5**0.5)), (0.75, (0.8, 0.6)), (1e9, (0.0, 1.0))],
-)
-def test_class_embeddings_by_hand(alpha: float, expected: tuple[float, float]) -> None:
-    text, means = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-
-    fused = class_embeddings(text, means, alpha)
-    torch.testing.assert_close(fused, torch.tensor([expected]), atol=1e-6, rtol=0)
-
-
-def test_the_artifacts_classifier_is_text_and_means(artifact: Artifact) -> None:
-    text, means = artifact.tensors["text_features"], artifact.tensors["class_means"]
-
-    alpha = artifact.header.recipe.alpha
-    assert torch.equal(artifact.class_embeddings, normalize(text + alpha * means, dim=-1))
-
-
 def test_decisions_are_those_of_the_cached_features(
     artifact: Artifact, backbone: Backbone, store: MemoryFeatureStore
 ) -> None:
     images = draw_images(3, 3, 3, first=100)
     features = image_features(images, backbone, View(), store)
-    probabilities = class_probabilities(
-        features, artifact.class_embeddings, artifact.header.logit_scale
-    )
+    probabilities = class_probabilities(features, artifact.artifact.header.logit_scale)
     made = Predictor(artifact, backbone).predict([image.read() for image in images])
 
     assert [decision.label for decision in made] == [

@@ -10,6 +10,8 @@ from models.recipe import Recipe
 
 # A value other than the default for every hyperparameter.
 OTHERS = {
+    "method": "kgcoop",
+    "guidance": 2.0,
     "n_ctx": 16,
     "class_specific": False,
     "ctx_init": None,
@@ -25,6 +27,9 @@ OTHERS = {
     "mi_weight": 0.25,
     "mi_form": "gram",
     "logit_adjustment": 0.25,
+    "fusion": "mean",
+    "prior_images": 2.0,
+    "caution": 1.0,
     "alpha": 0.75,
     "folds": 5,
     "threads": 3,
@@ -110,3 +115,12 @@ def test_a_warm_up_must_leave_steps_to_tune() -> None:
 def test_what_comes_from_outside_is_read() -> None:
     assert Recipe.read({}) == Recipe()
     assert Recipe.read({"lr": 1}).lr == 1.0
+
+
+@pytest.mark.parametrize("method", ["cocoop", "ivlp", "maple", "promptsrc"])
+def test_a_method_that_cannot_be_served_is_refused_with_the_reason(method: str) -> None:
+    with pytest.raises(BadRecipe, match=f"{method!r} cannot be served from fixed") as caught:
+        Recipe.read({"method": method})
+
+    assert caught.value.field == "method"
+    assert "coop, kgcoop, prograd, cpt" in caught.value.fix
