@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from app.cli.console import err, out, plain, progress_bar
@@ -234,12 +235,17 @@ def _finish(results: "ResultFile", json: Path | None, plots: Path | None) -> Non
 
     content = results.content
     for board in leaderboards(content.results):
-        table = Table(title=board.title, caption=board.caption)
-        table.add_column("Method", overflow="fold")
+        table = Table(
+            title=board.title, caption=board.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+        )
+        table.add_column("Method", overflow="fold", min_width=14)
         for column in board.columns:
-            table.add_column(plain(column), justify="right", no_wrap=True)
+            table.add_column(plain(column), justify="right", overflow="fold")
         for method, cells in board.rows:
-            table.add_row(plain(method), *cells)
+            # A narrow terminal may break a cell before the deviation.
+            table.add_row(
+                plain(method), *(cell.replace("\N{NO-BREAK SPACE}", " ", 1) for cell in cells)
+            )
         out.print(table)
     if json is not None:
         out.print(plain(f"Results {json}"), soft_wrap=True)

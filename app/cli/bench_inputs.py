@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from models.bench.cells import Protocol
+from models.bench.cells import ACROSS, Protocol
 from models.bench.data import SourceRef
 from models.errors import BadInput
 
@@ -95,7 +95,7 @@ def check_protocol(protocol: Protocol, names: Sequence[str]) -> None:
     Raises:
         BadInput: there are too few.
     """
-    if protocol in ("cross-dataset", "domain") and len(names) < 2:
+    if protocol in ACROSS and len(names) < 2:
         raise BadInput(
             f"--protocol {protocol} goes from one data set to others, and there is {names[0]!r}"
             " alone.",

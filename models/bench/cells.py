@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 Protocol = Literal["few-shot", "base-to-novel", "cross-dataset", "domain"]
-PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+# Learnt on one set, tested on others.
+ACROSS: tuple[Protocol, ...] = ("cross-dataset", "domain")
+
+
+_ARROW = "->"
 
 
 class Key(NamedTuple):
@@ -59,7 +63,12 @@ class Cell(BaseModel):
 
 def result_name(source: str, target: str) -> str:
     """Return what a result calls the data where it was learnt on one set and tested on another."""
-    return f"{source}->{target}"
+    return f"{source}{_ARROW}{target}"
+
+
+def is_target(name: str) -> bool:
+    """Say whether a result of that name is of another set than the one learnt on."""
+    return _ARROW in name
 
 
 def list_cells(
@@ -74,7 +83,7 @@ def list_cells(
 
     Across data sets and domains, the first set is the one that is learnt on.
     """
-    across = protocol in ("cross-dataset", "domain")
+    across = protocol in ACROSS
     sources, targets = (datasets[:1], tuple(datasets[1:])) if across else (datasets, ())
     return [
         Cell(

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from models.bench.cells import ACROSS
 from models.bench.results import CellResult
 from models.bench.summary import MethodSummary, Setting, Spread, over_datasets, summarise
 
@@ -50,10 +51,11 @@ def _board(
     protocol, shots, tau = group
     novel = protocol == "base-to-novel"
     several = len(by_set) > 1
+    what = "targets" if protocol in ACROSS else "sets"
     overall = over if several else next(iter(by_set.values()))
     ranked = {one.method: one for one in overall}
     methods = list(dict.fromkeys([*ranked, *(o.method for ones in by_set.values() for o in ones)]))
-    columns = [*by_set, *(["mean of sets"] if several else [])]
+    columns = [*by_set, *([f"mean of {what}"] if several else [])]
     columns += [] if novel else ["tail", "worst class", "ECE"]
     rows = []
     for method in methods:
@@ -65,10 +67,10 @@ def _board(
         cells += [_accuracy(one, novel=novel)] if several else []
         cells += [] if novel else _beside(one)
         rows.append((method, [*cells, _seconds(one)]))
-    what = "top-1 accuracy in %: base / novel / H" if novel else "mean accuracy of classes in %"
+    spread = f"mean accuracy of classes in %, {_PLUS_MINUS} standard deviation over seeds"
     return Leaderboard(
         title=f"{protocol}, {shots} shot{'' if shots == 1 else 's'}, tau {tau:g}",
-        caption=f"{what}; {_PLUS_MINUS} standard deviation over seeds",
+        caption="top-1 accuracy in %: base / novel / H, means over seeds" if novel else spread,
         columns=[*columns, "tuning, s"],
         rows=rows,
     )

@@ -165,6 +165,7 @@ def named(cell: Cell, run: Callable[[], Rows]) -> Rows:
         ) from error
     except ShotlineError as error:
         error.problem = f"{cell}: {error.problem}"
+        error.args = (f"{error.problem} {error.fix}",)
         raise
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import pearsonr, rankdata, t
 
+from models.bench.cells import ACROSS, is_target
 from models.bench.results import CellResult, harmonic_mean
 
 Distance = Literal["text_nc2", "text_to_image_nc3"]
@@ -103,19 +104,21 @@ def summarise(results: Sequence[CellResult]) -> dict[Setting, list[MethodSummary
 def over_datasets(results: Sequence[CellResult]) -> dict[Setting, list[MethodSummary]]:
     """Return the same for the mean over the data sets, seed by seed.
 
-    Settings in which a method lacks a result on a set are left out for it; nothing is returned for
-    protocols with one set.
+    A method that lacks a result on a set has no mean. Across data sets and domains, the mean is
+    over the targets.
     """
     sets: dict[tuple[str, int, float], set[str]] = {}
     rows: dict[tuple[str, int, float, str, int], list[CellResult]] = {}
     for row in results:
+        if row.protocol in ACROSS and not is_target(row.dataset):
+            continue
         group = (row.protocol, row.shots, row.tau)
         sets.setdefault(group, set()).add(row.dataset)
         rows.setdefault((*group, row.method, row.seed), []).append(row)
     merged = [
         _mean_row(members, f"mean of {len(sets[key[:3]])} sets")
         for key, members in rows.items()
-        if len(members) == len(sets[key[:3]]) > 1
+        if len(members) == len(sets[key[:3]])
     ]
     return summarise(merged)
 
