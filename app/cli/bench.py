@@ -25,9 +25,12 @@ from models.errors import BadInput
 if TYPE_CHECKING:
     from models.backbone import Backbone
     from models.bench.data import BenchSet, SourceRef
+    from models.bench.leaderboard import Leaderboard
     from models.bench.message import BackboneRef
     from models.bench.results import ResultFile
     from models.bench.runner import Executor
+
+_PAGE_ALONE = ("ECE", "tuning, s")
 
 
 def bench(
@@ -235,18 +238,7 @@ def _finish(results: "ResultFile", json: Path | None, plots: Path | None) -> Non
 
     content = results.content
     for board in leaderboards(content.results):
-        table = Table(
-            title=board.title, caption=board.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        table.add_column("Method", overflow="fold", min_width=14)
-        for column in board.columns:
-            table.add_column(plain(column), justify="right", overflow="fold")
-        for method, cells in board.rows:
-            # A narrow terminal may break a cell before the deviation.
-            table.add_row(
-                plain(method), *(cell.replace("\N{NO-BREAK SPACE}", " ", 1) for cell in cells)
-            )
-        out.print(table)
+        out.print(_table(board))
     if json is not None:
         out.print(plain(f"Results {json}"), soft_wrap=True)
     if plots is not None:
@@ -254,3 +246,17 @@ def _finish(results: "ResultFile", json: Path | None, plots: Path | None) -> Non
 
         write_plots(content, plots)
         out.print(plain(f"Page    {plots / PAGE}"), soft_wrap=True)
+
+
+def _table(board: "Leaderboard") -> Table:
+    """Return what fits into a terminal; the page has it all."""
+    table = Table(title=board.title, caption=board.caption, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("Method", overflow="fold", min_width=14)
+    shown = [place for place, name in enumerate(board.columns) if name not in _PAGE_ALONE]
+    for place in shown:
+        table.add_column(plain(board.columns[place]), justify="right", overflow="fold")
+    for method, cells in board.rows:
+        # A narrow terminal may break a cell before the deviation.
+        row = [cells[place].replace("\N{NO-BREAK SPACE}", " ", 1) for place in shown]
+        table.add_row(plain(method), *row)
+    return table

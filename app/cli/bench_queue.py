@@ -1,6 +1,7 @@
 """`shotline bench --queue`: cells go to the workers, and their answers come back through Redis."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app.core.bench_queue import BenchExchange
@@ -22,7 +23,7 @@ _WAIT_SECONDS = 5
 def queued(plan: Plan, settings: QueueSettings) -> "Executor":
     """Return what runs cells on the workers that listen to the queue; results come as they do."""
 
-    def execute(cells: Sequence[Cell]) -> Iterator[tuple[Cell, list[CellResult]]]:
+    def execute(cells: Sequence[Cell]) -> Generator[tuple[Cell, list[CellResult]], None, None]:
         run = str(new_id())
         exchange = BenchExchange(settings, run)
         try:
@@ -38,7 +39,8 @@ def queued(plan: Plan, settings: QueueSettings) -> "Executor":
                     cell = waiting.pop(answer.number)
                     yield cell, _rows(cell, answer)
         finally:
-            exchange.end()
+            with suppress(Unavailable):  # the keys go by themselves
+                exchange.end()
             exchange.close()
 
     return execute

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from celery import Celery
+from celery.exceptions import OperationalError
 from redis import RedisError
 
 from app.core.errors import Unavailable
@@ -27,6 +28,11 @@ class BenchExchange:
 
     def __init__(self, settings: QueueSettings, run: str) -> None:
         celery = Celery("shotline", broker=settings.url.get_secret_value())
+        celery.conf.broker_transport_options = {
+            "socket_connect_timeout": settings.send_timeout,
+            "max_retries": 1,
+            "interval_start": 0,
+        }
         # Whatever Celery reads as Redis's address is one here too.
         self._connection = celery.connection_for_write()
         self._answers, self._wanted = f"shotline:bench:{run}", f"shotline:bench:{run}:wanted"
@@ -66,7 +72,7 @@ class BenchExchange:
     def _client(self) -> Iterator[Any]:
         try:
             yield self._connection.default_channel.client
-        except (RedisError, self._connection.connection_errors) as error:
+        except (RedisError, OperationalError) as error:
             raise Unavailable(
                 f"The queue cannot be reached: {error}.",
                 fix="See that Redis runs, and that SHOTLINE_QUEUE_URL names it.",

@@ -2,9 +2,10 @@
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,8 @@ from models.progress import Progress, no_progress
 from models.training_set import TrainingSet
 
 Rows = list[CellResult]
-Executor = Callable[[Sequence[Cell]], Iterator[tuple[Cell, Rows]]]
+# Closed when it is not listened to any more, so that nothing of it goes on.
+Executor = Callable[[Sequence[Cell]], Generator[tuple[Cell, Rows], None, None]]
 
 
 def load(ref: BackboneRef) -> Backbone:
@@ -59,10 +61,13 @@ def run_cells(
     done = len(cells) - len(pending)
     progress(done, len(cells))
     results.write()
-    for _, rows in execute(pending) if pending else ():
-        results.add(rows)
-        done += 1
-        progress(done, len(cells))
+    if not pending:
+        return
+    with closing(execute(pending)) as answers:
+        for _, rows in answers:
+            results.add(rows)
+            done += 1
+            progress(done, len(cells))
 
 
 def check_methods(specs: Sequence[str], backbone: Backbone) -> None:
@@ -103,7 +108,7 @@ def _no_pixels(indices: Any) -> Any:
 def serial(bench: Bench) -> Executor:
     """Return what runs cells one after the other, in this process."""
 
-    def execute(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Rows]]:
+    def execute(cells: Sequence[Cell]) -> Generator[tuple[Cell, Rows], None, None]:
         for cell in cells:
             yield cell, named(cell, partial(run_cell, bench, cell))
 
@@ -119,7 +124,7 @@ def parallel(backbone: BackboneRef, sets: dict[str, LoadedSet], jobs: int) -> Ex
         jobs: how many.
     """
 
-    def execute(cells: Sequence[Cell]) -> Iterator[tuple[Cell, Rows]]:
+    def execute(cells: Sequence[Cell]) -> Generator[tuple[Cell, Rows], None, None]:
         before = set(multiprocessing.active_children())
         pool = ProcessPoolExecutor(
             min(jobs, len(cells)),

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,19 @@ from models.bench import runner, trial
 from models.bench.cells import Cell, list_cells
 from models.bench.data import SourceRef
 from models.bench.message import BackboneRef, BenchTask, Plan
+from models.bench.protocols import episode
 from models.bench.remote import RemoteBench
 from models.bench.results import CellResult, Meta, ResultFile, read_results
 from models.bench.runner import check_methods, parallel, run_cells, serial
 from models.bench.scores import score
 from models.bench.sources import read_source
 from models.bench.trial import Bench, load_set, run_cell
+from models.collapse.metrics import collapse_metrics
 from models.errors import BadRecipe, Refused
 from models.features import MemoryFeatureStore
-from models.methods.method import Classifier, Linear
+from models.methods.method import Classifier, Linear, Method
 from models.training_set import Images, TrainingSet
-
+from tests.unit.models.bench.conftest import drawn_set
 
 # Tuned in a moment.
 QUICK = "coop+steps=5+warmup_steps=1+threads=1"
@@ -57,9 +59,6 @@ def test_a_cell(bench: Bench) -> None:
 
 
 def test_collapse_is_that_of_the_training_images(bench: Bench) -> None:
-    from models.bench.protocols import episode
-    from models.collapse.metrics import collapse_metrics
-
     (row,) = one(bench, "zero-shot")
     (cell,) = list_cells(["parts"], "few-shot", ["zero-shot"], [2], [1.0], [1])
     loaded = bench.sets["parts"]
@@ -109,8 +108,6 @@ def test_two_classes(backbone: Backbone, write_classes: Callable[..., Path]) -> 
 
 def test_more_classes_than_a_frame_has_room_for(backbone: Backbone) -> None:
     """The embedding has 16 dimensions: of 18 classes no simplex frame exists."""
-    from tests.unit.models.bench.conftest import drawn_set
-
     data = drawn_set(*[3] * 18, name="many")
     rng = np.random.default_rng(0)
     features = rng.normal(size=(54, 16)).astype(np.float32)
@@ -152,7 +149,7 @@ def test_a_run_that_was_killed_goes_on(
     run_cells(cells, whole, serial(bench))
     path = tmp_path / "killed.json"
 
-    def killed(pending: Sequence[Cell]) -> Iterator[tuple[Cell, list[CellResult]]]:
+    def killed(pending: Sequence[Cell]) -> Generator[tuple[Cell, list[CellResult]], None, None]:
         yield from serial(bench)(pending[:3])
         raise KeyboardInterrupt
 
@@ -162,7 +159,7 @@ def test_a_run_that_was_killed_goes_on(
 
     ran: list[Cell] = []
 
-    def counting(pending: Sequence[Cell]) -> Iterator[tuple[Cell, list[CellResult]]]:
+    def counting(pending: Sequence[Cell]) -> Generator[tuple[Cell, list[CellResult]], None, None]:
         ran.extend(pending)
         return serial(bench)(pending)
 
@@ -170,7 +167,7 @@ def test_a_run_that_was_killed_goes_on(
     assert ran == cells[3:]
     assert all_same(read_results(path).results, whole.content.results)
 
-    def never(pending: Sequence[Cell]) -> Iterator[tuple[Cell, list[CellResult]]]:
+    def never(pending: Sequence[Cell]) -> Generator[tuple[Cell, list[CellResult]], None, None]:
         raise AssertionError(pending)
 
     run_cells(cells, ResultFile(path, meta, cells), never)
@@ -279,8 +276,6 @@ def test_methods_that_the_backbone_cannot_run(
 
 
 def test_stand_ins_are_methods() -> None:
-    from models.methods.method import Method
-
     assert isinstance(OnPixels(), Method)
     assert isinstance(_ByColour(torch.eye(3)), Classifier)
     assert isinstance(Linear(torch.eye(3)), Classifier)

@@ -78,7 +78,7 @@ def test_an_unreadable_image_in_a_folder_is_named(write_classes: Write) -> None:
 
 def test_folders_of_one_name(write_classes: Write) -> None:
     with pytest.raises(BadName, match="the same"):
-        read(write_classes(**{"bolt": 1, "Bolt": 1}))
+        read(write_classes(bolt=1, Bolt=1))
 
 
 def test_what_is_not_there_or_of_another_kind(tmp_path: Path) -> None:
@@ -351,6 +351,6 @@ def test_prompt_names(tmp_path: Path) -> None:
 def test_bad_prompt_names(tmp_path: Path, text: str, part: str) -> None:
     path = tmp_path / "names.yaml"
     path.write_text(text)
-    with pytest.raises(BadDataset, match="names.yaml") as caught:
+    with pytest.raises(BadDataset, match=r"names\.yaml") as caught:
         read_prompt_names(path)
     assert part in caught.value.problem

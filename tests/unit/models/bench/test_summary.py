@@ -12,6 +12,7 @@ from models.bench.figures.curves import over_shots, over_tau
 from models.bench.figures.scatter import panels
 from models.bench.figures.styles import focus
 from models.bench.leaderboard import leaderboards
+from models.bench.page import render_page
 from models.bench.results import BenchResults, CellResult, Collapse
 from models.bench.summary import (
     Point,
@@ -159,14 +160,10 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path, rows: list[CellRes
 def test_a_page_of_one_result() -> None:
     content = BenchResults(meta=META, results=[result(nc=Collapse(), macro=None, top1=None)])
     assert draw(content.results) == []
-    from models.bench.page import render_page
-
     assert "<svg" not in render_page(content, [])
 
 
 def test_notes_on_two_classes_and_on_too_many() -> None:
-    from models.bench.page import render_page
-
     few, many = (
         render_page(BenchResults(meta=META, results=[result(n_classes=n)]), []) for n in (2, 18)
     )
