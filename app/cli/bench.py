@@ -24,6 +24,7 @@ from models.errors import BadInput
 
 if TYPE_CHECKING:
     from models.backbone import Backbone
+    from models.bench.cells import Cell
     from models.bench.data import BenchSet, SourceRef
     from models.bench.leaderboard import Leaderboard
     from models.bench.message import BackboneRef
@@ -113,7 +114,7 @@ def bench(
     from models.bench.machine import describe
     from models.bench.protocols import check_cells
     from models.bench.results import ResultFile
-    from models.bench.runner import check_methods, run_cells
+    from models.bench.runner import check_methods
 
     cells = list_cells(names, protocol, specs, *grid)
     sets = {ref.name: _read(ref) for ref in refs}
@@ -127,22 +128,12 @@ def bench(
     pending = sum(results.lacks(cell) for cell in cells)
     if pending:
         ref = _reference(loaded, offline=not online)
-        execute = (
-            _on_workers(ref, refs, digests)
-            if queue
-            else _here(loaded, ref, sets, features, min(pending, jobs or _default_jobs(loaded)))
-        )
-        with progress_bar() as bar:
-            task = bar.add_task("Running cells", note="")
-            try:
-                run_cells(
-                    cells,
-                    results,
-                    execute,
-                    lambda done, total: bar.update(task, completed=done, total=total),
-                )
-            except KeyboardInterrupt:
-                _stopped(json)
+        if queue:
+            execute = _on_workers(ref, refs, digests)
+        else:
+            processes = min(pending, jobs or _default_jobs(loaded))
+            execute = _here(loaded, ref, sets, features, processes)
+        _run(cells, results, execute, json)
     _finish(results, json, plots)
 
 
@@ -225,6 +216,24 @@ def _here(
 
 def _default_jobs(backbone: "Backbone") -> int:
     return 1 if backbone.device.type == "cuda" else len(os.sched_getaffinity(0))
+
+
+def _run(
+    cells: "list[Cell]", results: "ResultFile", execute: "Executor", json: Path | None
+) -> None:
+    from models.bench.runner import run_cells
+
+    with progress_bar() as bar:
+        task = bar.add_task("Running cells", note="")
+        try:
+            run_cells(
+                cells,
+                results,
+                execute,
+                lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        except KeyboardInterrupt:
+            _stopped(json)
 
 
 def _stopped(json: Path | None) -> None:
