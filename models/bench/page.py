@@ -9,6 +9,7 @@ from models.bench.figures.scatter import DISTANCES, panels
 from models.bench.figures.svg import Figure
 from models.bench.leaderboard import leaderboards
 from models.bench.results import BenchResults, CellResult
+from models.bench.summary import spearman
 from models.report.words import NOTHING, number
 
 # Nothing is loaded and nothing is run, whatever a class or a set is called.
@@ -41,7 +42,9 @@ def render_page(content: BenchResults, figures: Sequence[Figure]) -> str:
         counts=_counts(results),
         boards=leaderboards(results),
         figures=[(figure, _CAPTIONS[figure.name]) for figure in figures],
-        distances=list(DISTANCES.values()),
+        rho_columns=[
+            column for name in DISTANCES.values() for column in (name, "without zero-shot")
+        ],
         rhos=_rhos(results),
         notes=_notes(content),
     )
@@ -59,12 +62,19 @@ def _counts(results: Sequence[CellResult]) -> list[tuple[str, str]]:
 
 
 def _rhos(results: Sequence[CellResult]) -> list[tuple[str, list[str], int]]:
-    """Return a row for each panel of the scatter pictures: its title, rho by distance, points."""
+    """Return a row for each panel of the scatter pictures: its title, rhos, number of points.
+
+    For each distance two of them: of all methods, and of those that have seen an image.
+    """
     found: dict[str, tuple[list[str], int]] = {}
     for place, distance in enumerate(DISTANCES):
         for panel in panels(results, distance):
-            cells, _ = found.setdefault(panel.title, ([NOTHING] * len(DISTANCES), panel.rho.n))
-            cells[place] = NOTHING if panel.rho.rho is None else number(panel.rho.rho, 2)
+            cells, _ = found.setdefault(
+                panel.title, ([NOTHING] * 2 * len(DISTANCES), len(panel.points))
+            )
+            tuned = [point for point in panel.points if not point.method.startswith("zero-shot")]
+            for offset, rho in enumerate((panel.rho.rho, spearman(tuned).rho)):
+                cells[2 * place + offset] = NOTHING if rho is None else number(rho, 2)
     return [(title, cells, n) for title, (cells, n) in found.items()]
 
 

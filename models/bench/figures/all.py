@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from models.bench.figures.bars import ablation, base_to_novel
 from models.bench.figures.curves import over_shots, over_tau
 from models.bench.figures.scatter import collapse_against_accuracy
-from models.bench.figures.styles import focus
+from models.bench.figures.styles import focus, of_text
 from models.bench.figures.svg import Figure
 from models.bench.results import CellResult
 
@@ -18,6 +18,6 @@ def draw(results: Sequence[CellResult]) -> list[Figure]:
         over_tau(results, styles),
         base_to_novel(results),
         ablation(results),
-        *collapse_against_accuracy(results, styles),
+        *collapse_against_accuracy(results, of_text(results, styles)),
     ]
     return [figure for figure in figures if figure is not None]

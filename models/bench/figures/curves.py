@@ -18,7 +18,7 @@ from models.bench.summary import Spread
 from models.report.charts import spread
 
 _COLUMNS, _WIDTH, _HEIGHT = 2, 480.0, 276.0
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 152.0, 38.0, 54.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 50.0, 164.0, 38.0, 54.0
 _LABEL_GAP = 14.0
 
 

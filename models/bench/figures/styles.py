@@ -1,6 +1,6 @@
 """Which methods a picture tells apart, and what they look like in all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from models.bench.figures.svg import Style
 from models.bench.results import CellResult
@@ -20,6 +20,16 @@ def focus(results: Sequence[CellResult]) -> dict[str, Style]:
     chosen += [method for method in best if method not in chosen]
     kept = sorted(chosen[: len(SERIES)], key=lambda method: -ranks[method])
     return {method: Style.of(index, SERIES) for index, method in enumerate(kept)}
+
+
+def of_text(results: Sequence[CellResult], styles: Mapping[str, Style]) -> dict[str, Style]:
+    """Return the styles of methods that read text; the others' go to further ones of these."""
+    rows = [row for row in results if row.nc.text_to_image_nc3 is not None]
+    ranked = list(focus(rows))
+    kept = {method: style for method, style in styles.items() if method in ranked}
+    free = [style for style in styles.values() if style not in kept.values()]
+    more = [method for method in ranked if method not in kept]
+    return kept | dict(zip(more, free, strict=False))
 
 
 def _mean_accuracy(results: Sequence[CellResult], method: str) -> float:

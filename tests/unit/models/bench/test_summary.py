@@ -10,7 +10,7 @@ from models.bench.figures.all import draw
 from models.bench.figures.bars import ablation, base_to_novel
 from models.bench.figures.curves import over_shots, over_tau
 from models.bench.figures.scatter import panels
-from models.bench.figures.styles import focus
+from models.bench.figures.styles import focus, of_text
 from models.bench.leaderboard import leaderboards
 from models.bench.page import render_page
 from models.bench.results import BenchResults, CellResult, Collapse
@@ -157,6 +157,17 @@ def test_the_page_needs_nothing_beside_itself(tmp_path: Path, rows: list[CellRes
         assert text in page
 
 
+def test_rho_is_given_without_zero_shot_too() -> None:
+    rows = [
+        result(f"m{i}", i / 10, nc=Collapse(text_nc2=i / 10, text_to_image_nc3=0.1))
+        for i in range(1, 5)
+    ]
+    rows.append(result("zero-shot", 0.05, nc=Collapse(text_nc2=0.9, text_to_image_nc3=0.1)))
+    page = render_page(BenchResults(meta=META, results=rows), [])
+    # Ranks 12345 against 23451 of all, 1234 against 1234 of the tuned; none of one distance.
+    assert '<td class="n">0.00</td><td class="n">1.00</td><td class="n">—</td>' in page
+
+
 def test_a_page_of_one_result() -> None:
     content = BenchResults(meta=META, results=[result(nc=Collapse(), macro=None, top1=None)])
     assert draw(content.results) == []
@@ -201,6 +212,17 @@ def test_more_methods_than_colours_are_grey() -> None:
     figure = over_shots(rows, styles)
     assert figure is not None
     assert "grey: 4 more" in [text.text for text in figure.texts]
+
+
+def test_methods_without_text_leave_their_colours_to_others() -> None:
+    rows = [result(f"t{i}", i / 20) for i in range(6)]
+    rows += [result(f"probe {i}", 0.9, nc=Collapse()) for i in range(4)]
+    styles = focus(rows)
+    assert sorted(styles) == ["probe 0", "probe 1", "probe 2", "probe 3", "t4", "t5"]
+    found = of_text(rows, styles)
+    assert sorted(found) == [f"t{i}" for i in range(6)]
+    assert found["t5"] == styles["t5"]
+    assert len({style.colour for style in found.values()}) == 6
 
 
 def test_colours_can_be_read_on_white() -> None:
