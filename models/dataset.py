@@ -101,13 +101,13 @@ def read_folder(
     check_classes(classes)
     files = [(label, path) for label, folder in enumerate(folders) for path in _files(folder)]
     members = groups or {}
-    _check_paths(members, {path.relative_to(root).as_posix() for _, path in files}, root)
+    check_paths(members, {path.relative_to(root).as_posix() for _, path in files}, root)
     images = []
     for done, (label, path) in enumerate(files, start=1):
         images.append(_read_image(path, root, label, members))
         progress(done, len(files))
     _check_groups(images)
-    dataset = Dataset(classes, _drop_repeats(images, classes))
+    dataset = Dataset(classes, drop_repeats(images, classes))
     for spec, count in zip(classes, dataset.counts(), strict=True):
         if count == 0:
             raise BadDataset(
@@ -161,7 +161,7 @@ def check_images(classes: Sequence[ClassSpec], images: Sequence[LabelledImage]) 
             both sides of the split.
     """
     check_classes(classes)
-    _drop_repeats(images, classes)
+    drop_repeats(images, classes)
     _check_groups(images)
     groups = _groups(classes, images, "train")
     needed = 1 if has_holdout(classes, images) else 2
@@ -259,7 +259,12 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in paths if path.is_file()]
 
 
-def _check_paths(groups: Collection[str], known: Collection[str], root: Path) -> None:
+def check_paths(groups: Collection[str], known: Collection[str], root: Path) -> None:
+    """Refuse groups of paths that are no image.
+
+    Raises:
+        BadDataset: a path that is not among the `known` ones under `root`.
+    """
     unknown = [name for name in groups if name not in known]
     if unknown:
         raise BadDataset(
@@ -296,10 +301,14 @@ def _unreadable(path: Path, error: OSError, field: str) -> BadDataset:
     return BadDataset(f"{path} cannot be read: {error}.", fix="Check its permissions.", field=field)
 
 
-def _drop_repeats(
+def drop_repeats(
     images: Sequence[LabelledImage], classes: Sequence[ClassSpec]
 ) -> list[LabelledImage]:
-    """Keep the first of the images with the same bytes; refuse them under two labels."""
+    """Keep the first of the images with the same bytes.
+
+    Raises:
+        BadDataset: the same image under two labels.
+    """
     first: dict[str, LabelledImage] = {}
     for image in images:
         other = first.setdefault(image.sha256, image)

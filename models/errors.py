@@ -23,7 +23,7 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 
 class ShotlineError(Exception):
@@ -40,6 +40,18 @@ class ShotlineError(Exception):
         self.problem = problem
         self.fix = fix
         self.field = field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is made anew from its text alone, in the process it is sent to.
+        return _restore, (type(self), self.problem, self.fix, self.field), self.__dict__
+
+
+def _restore(
+    kind: "type[ShotlineError]", problem: str, fix: str, field: str | None
+) -> "ShotlineError":
+    error = kind.__new__(kind)
+    ShotlineError.__init__(error, problem, fix=fix, field=field)
+    return error
 
 
 class BadInput(ShotlineError):

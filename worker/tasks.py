@@ -4,8 +4,11 @@ import os
 from pathlib import Path
 from uuid import UUID
 
+from celery.exceptions import Reject
+
 from app.core.database import Database
-from app.core.queue import TUNE, CeleryQueue
+from app.core.queue import BENCH, TUNE, CeleryQueue
+from worker.bench import BenchChild, answer_cell
 from worker.celery_app import STOP_FILE, app, settings
 from worker.supervisor import Supervisor
 
@@ -22,3 +25,13 @@ def tune(tuning_id: str) -> None:
     finally:
         queue.close()
         database.close()
+
+
+@app.task(name=BENCH)  # type: ignore[untyped-decorator]
+def bench(message: str) -> None:
+    """Run a cell of a bench while its sender waits for it; hand it back when told to stop."""
+    if not answer_cell(message, settings, _bench_child):
+        raise Reject("stopping", requeue=True)
+
+
+_bench_child = BenchChild(settings.tuning, stopping=lambda: Path(os.environ[STOP_FILE]).exists())

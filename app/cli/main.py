@@ -4,6 +4,7 @@ import os
 
 import typer
 
+from app.cli.bench import bench
 from app.cli.console import ShotlineGroup
 from app.cli.inspect import inspect
 from app.cli.keys import keys
@@ -25,6 +26,7 @@ app = typer.Typer(
 app.command(rich_help_panel=_CORE)(tune)
 app.command(rich_help_panel=_CORE)(predict)
 app.command(rich_help_panel=_CORE)(inspect)
+app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)

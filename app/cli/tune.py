@@ -103,7 +103,7 @@ def tune(
             recipe,
             seed=seed,
             view=view,
-            store=FolderFeatureStore(features or _default_store()),
+            store=FolderFeatureStore(features or default_store()),
             observer=_Observer(bar, checkpoint),
             checkpoint=start,
         )
@@ -146,7 +146,8 @@ def _split(dataset: "Dataset", shots: int | None, seed: int) -> "list[LabelledIm
     return dataset.subset(drawn, "train") + dataset.subset(left, "holdout")
 
 
-def _default_store() -> Path:
+def default_store() -> Path:
+    """Return the feature store of the user who runs a command."""
     from platformdirs import user_cache_path
 
     return user_cache_path("shotline") / "features"

@@ -17,6 +17,7 @@ from app.core.settings import QueueSettings
 log = structlog.get_logger(__name__)
 
 TUNE = "shotline.tune"
+BENCH = "shotline.bench"
 
 
 class TaskQueue(Protocol):

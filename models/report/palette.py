@@ -20,6 +20,10 @@ _WRONG: Final[dict[Theme, str]] = {"light": "#b3401f", "dark": "#ee8a62"}
 _NEAR: Final[dict[Theme, str]] = {"light": "#8a4b08", "dark": "#e9a94f"}
 _FAR: Final[dict[Theme, str]] = {"light": "#0c6a66", "dark": "#4fc3b8"}
 
+# Lines and points of several series on a white ground: told apart with any colour vision (after
+# Okabe and Ito 2008, darkened to a contrast of at least 4.5 to 1), and by their marks besides.
+SERIES: Final = ("#0067a5", "#c14a00", "#007a5a", "#a8467e", "#15191e", "#8f6a00")
+
 
 def share_class(share: float, *, right: bool) -> str:
     """Return the CSS class of a cell of a confusion matrix: `s…` for right, `w…` for wrong."""

@@ -1,0 +1,1 @@
+"""The bench: methods against each other on labelled photographs, as the field compares them."""

@@ -1,0 +1,1 @@
+"""The bench's pictures; one file per kind."""
