@@ -44,9 +44,14 @@ class _Reencoder:
         self._image = image
 
     def __call__(self) -> bytes:
-        buffer = io.BytesIO()
-        decode(self._image.read()).save(buffer, "JPEG", quality=95)
-        return buffer.getvalue()
+        return reencode(self._image.read())
+
+
+def reencode(data: bytes) -> bytes:
+    """Return an image as JPEG of quality 95."""
+    buffer = io.BytesIO()
+    decode(data).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
 
 
 def meta() -> dict[str, Any]:

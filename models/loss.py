@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -11,6 +11,7 @@ from models.backbone import Backbone
 from models.collapse import regularizers
 from models.collapse.etf import fit_etf
 from models.collapse.metrics import nc2, nc3
+from models.methods.epoch_recipe import EpochRecipe
 from models.recipe import Recipe
 from models.training_set import TrainingSet
 
@@ -63,23 +64,53 @@ class LossTerms:
         )
 
 
+class CollapseTerms:
+    """What the training images and a recipe make of the loss of any tuner.
+
+    Attributes:
+        prior: `logit_adjustment * log(n_c / n)`, to be added to the logits in training.
+    """
+
+    def __init__(
+        self, backbone: Backbone, data: TrainingSet, settings: Recipe | EpochRecipe
+    ) -> None:
+        counts = data.counts().to(backbone.device)
+        # A class without images counts as if it had one: its logarithm must be a number.
+        self.prior = settings.logit_adjustment * (counts.clamp_min(1) / counts.sum()).log()
+        self._isomorphism = (
+            regularizers.mi_point if settings.mi_form == "point" else regularizers.mi_gram
+        )
+        self._frame: Tensor | None = None
+        if settings.lc_form == "anchored":
+            phrase = "" if settings.ctx_init is None else f"{settings.ctx_init} "
+            hand_written = backbone.encode_texts([f"{phrase}{n}." for n in data.prompt_names])
+            self._frame = fit_etf(hand_written.to(backbone.device))
+
+    def lc(self, text: Float[Tensor, "n_classes embed_dim"]) -> Float[Tensor, ""]:
+        """Return LC, not weighted, of L2-normalised text features."""
+        if self._frame is None:
+            return regularizers.lc_gram(text)
+        return regularizers.lc_anchored(text, self._frame)
+
+    def mi(
+        self,
+        text: Float[Tensor, "n_classes embed_dim"],
+        means: Float[Tensor, "n_classes embed_dim"],
+        present: Bool[Tensor, " n_classes"],
+    ) -> Float[Tensor, ""]:
+        """Return MI, not weighted, of L2-normalised text features and class means."""
+        return self._isomorphism(text, means, present)
+
+
 class Loss:
     """`CE(s·v·t + w·log prior) + lc_weight·LC + mi_weight·MI` on the features of a training set."""
 
     def __init__(self, backbone: Backbone, data: TrainingSet, recipe: Recipe) -> None:
-        n_classes = len(data.prompt_names)
         features, labels = (x.to(backbone.device) for x in (data.features, data.labels))
-        counts = torch.bincount(labels, minlength=n_classes)
         self._recipe, self._scale = recipe, backbone.logit_scale
-        # A class without images counts as if it had one: its logarithm must be a number.
-        self._prior = recipe.logit_adjustment * (counts.clamp_min(1) / counts.sum()).log()
-        self._present = counts > 0
-        self._means = regularizers.class_means(features, labels, n_classes)
-        self._frame: Tensor | None = None
-        if recipe.lc_form == "anchored":
-            phrase = "" if recipe.ctx_init is None else f"{recipe.ctx_init} "
-            hand_written = backbone.encode_texts([f"{phrase}{n}." for n in data.prompt_names])
-            self._frame = fit_etf(hand_written.to(backbone.device))
+        self._terms = CollapseTerms(backbone, data, recipe)
+        self._present = data.counts().to(backbone.device) > 0
+        self._means = regularizers.class_means(features, labels, data.n_classes)
 
     def __call__(
         self,
@@ -88,15 +119,7 @@ class Loss:
         labels: Int[Tensor, " b"],
     ) -> LossTerms:
         """Return the loss of a batch of image features under the text features of all classes."""
-        ce = cross_entropy(self._scale * features @ text.T + self._prior, labels)
-        lc = (
-            regularizers.lc_gram(text)
-            if self._frame is None
-            else regularizers.lc_anchored(text, self._frame)
-        )
-        isomorphism = (
-            regularizers.mi_point if self._recipe.mi_form == "point" else regularizers.mi_gram
-        )
-        mi = isomorphism(text, self._means, self._present)
+        ce = cross_entropy(self._scale * features @ text.T + self._terms.prior, labels)
+        lc, mi = self._terms.lc(text), self._terms.mi(text, self._means, self._present)
         total = ce + self._recipe.lc_weight * lc + self._recipe.mi_weight * mi
         return LossTerms(total, ce, lc, mi, text, self._means)

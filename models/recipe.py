@@ -52,10 +52,10 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    method: TextMethod = "coop"
+    method: TextMethod = "kgcoop"
     guidance: Annotated[float, Field(ge=0, le=1e6)] = 1.0
     n_ctx: Annotated[int, Field(ge=1, le=64)] = 4
-    class_specific: bool = True
+    class_specific: bool = False
     ctx_init: str | None = "a photo of a"
     class_token_position: Literal["end", "middle", "front"] = "end"  # noqa: S105 - no password
     steps: Annotated[int, Field(ge=1, le=100_000)] = 200
@@ -66,7 +66,7 @@ class Recipe(BaseModel):
     weight_decay: Annotated[float, Field(ge=0, le=1)] = 5e-4
     lc_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     lc_form: Literal["gram", "anchored"] = "gram"
-    mi_weight: Annotated[float, Field(ge=0, le=1000)] = 0.2
+    mi_weight: Annotated[float, Field(ge=0, le=1000)] = 0.0
     mi_form: Literal["point", "gram"] = "point"
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
     fusion: Literal["mean", "posterior"] = "posterior"

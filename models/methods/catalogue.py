@@ -52,10 +52,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 # What may stand behind a name without saying which hyperparameter and how much.
 _SHORT: Mapping[str, tuple[str, float]] = {
     "lc": ("lc_weight", 1.0),
-    "mi": ("mi_weight", 1.0),
+    "mi": ("mi_weight", 5.0),
     "la": ("logit_adjustment", 1.0),
     "alpha": ("alpha", 0.5),
 }
+_PUBLISHED = "published"
 
 
 def names(group: str) -> list[str]:
@@ -69,21 +70,20 @@ def names(group: str) -> list[str]:
     return list(GROUPS[group])
 
 
-def method(spec: str, schedule: Schedule = "shotline") -> Method:
+def method(spec: str) -> Method:
     """Return the method that a spec names.
 
-    A spec is a name, then `+` and what goes on top: `lc`, `mi`, `la` and `alpha` with a weight or
-    without one, or any other hyperparameter of the recipe with its value.
-
-    Args:
-        spec: such as `coop`, `kgcoop+lc+mi=5`, `coop+la+steps=100`.
-        schedule: of the text-only tuners: our steps and learning rate, or their papers'.
+    A spec, such as `coop`, `kgcoop+lc+mi=5` or `coop+la+steps=100`, is a name, then `+` and what
+    goes on top: `lc`, `mi`, `la` and `alpha` with a weight or without one, or any other
+    hyperparameter of the recipe with its value. The text-only tuners run with our steps and
+    learning rate; with `+published`, with those of their papers.
 
     Raises:
         BadRecipe: an unknown name, an addition to a baseline, or a value out of range.
     """
     name, *additions = spec.split("+") if spec not in BASELINES else [spec]
-    settings = dict(_addition(spec, text) for text in additions)
+    schedule: Schedule = "published" if _PUBLISHED in additions else "shotline"
+    settings = dict(_addition(spec, text) for text in additions if text != _PUBLISHED)
     if name in BASELINES:
         if additions:
             raise BadRecipe(

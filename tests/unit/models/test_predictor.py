@@ -67,7 +67,9 @@ def test_decisions_are_those_of_the_cached_features(
 ) -> None:
     images = draw_images(3, 3, 3, first=100)
     features = image_features(images, backbone, View(), store)
-    probabilities = class_probabilities(features, artifact.artifact.header.logit_scale)
+    probabilities = class_probabilities(
+        features, artifact.class_embeddings, artifact.header.logit_scale
+    )
     made = Predictor(artifact, backbone).predict([image.read() for image in images])
 
     assert [decision.label for decision in made] == [

@@ -10,10 +10,10 @@ from models.recipe import Recipe
 
 # A value other than the default for every hyperparameter.
 OTHERS = {
-    "method": "kgcoop",
+    "method": "coop",
     "guidance": 2.0,
     "n_ctx": 16,
-    "class_specific": False,
+    "class_specific": True,
     "ctx_init": None,
     "class_token_position": "front",
     "steps": 151,

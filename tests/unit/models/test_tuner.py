@@ -220,8 +220,8 @@ def test_the_recipe_says_how_many_threads_run_the_text_tower(
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
-    # The anchor of the loss, the one step, and what it ends with.
-    assert seen == [threads] * 3
+    # The anchor of the loss, the guide's prompts, the one step, and what it ends with.
+    assert seen == [threads] * 4
 
 
 def test_the_learning_rate_warms_up_and_falls_along_a_cosine(start: Callable[..., Tuner]) -> None:

@@ -150,7 +150,7 @@ def test_the_recipe_says_how_many_threads_compute_anything(
     for name in ("encode_images", "encode_texts"):
         watch(backbone, name)
     watch(backbone.text, "forward")
-    for name in ("class_means", "class_embeddings", "class_probabilities", "collapse_metrics"):
+    for name in ("class_means", "fused_embeddings", "class_probabilities", "collapse_metrics"):
         watch(tuning_module, name)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
