@@ -108,14 +108,14 @@ class Recipe(BaseModel):
         return self
 
     @classmethod
-    def read(cls, values: dict[str, Any]) -> "Recipe":
-        """Validate hyperparameters that came from outside.
+    def read(cls, values: Literal["auto"] | dict[str, Any]) -> "Recipe":
+        """Validate what came from outside: `auto`, or hyperparameters that differ from it.
 
         Raises:
             BadRecipe: an unknown name, or a value out of range.
         """
         try:
-            return cls.model_validate(values)
+            return cls.model_validate({} if values == "auto" else values)
         except ValidationError as error:
             first = error.errors()[0]
             field = ".".join(str(part) for part in first["loc"])

@@ -25,11 +25,10 @@ class TuningIn(BaseModel):
         json_schema_extra={"examples": [{}, {"recipe": {"steps": 300, "n_ctx": 8}, "seed": 1}]},
     )
 
-    recipe: dict[str, Any] = Field(
-        default_factory=dict,
-        description="Hyperparameters that differ from the default recipe.",
-        max_length=100,
-        examples=[{"steps": 300}],
+    recipe: Literal["auto"] | Annotated[dict[str, Any], Field(max_length=100)] = Field(
+        "auto",
+        description="`auto`, or hyperparameters that differ from it.",
+        examples=["auto", {"steps": 300}],
     )
     seed: Annotated[int, Field(ge=0, lt=2**63)] = Field(
         0, description="The same snapshot, recipe and seed give the same version.", examples=[0]

@@ -1,7 +1,7 @@
 """Tunings: asked for, looked at, cancelled."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -24,7 +24,7 @@ def start_tuning(
     principal: Principal,
     project_id: UUID,
     *,
-    recipe: dict[str, Any],
+    recipe: Literal["auto"] | dict[str, Any],
     seed: int,
     backbone: str,
     storage: Storage,
