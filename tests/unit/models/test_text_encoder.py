@@ -6,9 +6,11 @@ import open_clip
 import pytest
 import torch
 
+from models import text_encoder
 from models.errors import BackboneUnavailable
 from models.text_encoder import Prompts, TextEncoder
 from tests.unit.models.conftest import build_clip
+from tests.unit.models.matrices import random_matrix
 
 TOWERS = list(itertools.product([False, True], [False, True]))
 # End-of-text tokens at positions 2 to 76.
@@ -176,3 +178,55 @@ def test_deep_prompts_leave_the_cut_run_the_full_run() -> None:
     short = encoder.embed(tokenize(TEXTS[:3]))
     assert torch.equal(encoder(short, layers=layers), encoder(short, cut=False, layers=layers))
     assert torch.equal(encoder(prompts, layers=layers), encoder(prompts, cut=False, layers=layers))
+
+
+def features_and_gradients(encoder: TextEncoder) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the features of `TEXTS`, and the gradients of embeddings and deep prompts."""
+    embeddings, eot = encoder.embed(tokenize(TEXTS))
+    embeddings = embeddings.detach().requires_grad_()
+    layers = list(random_matrix(4, encoder.width).to(embeddings).split(2))
+    features = encoder(Prompts(embeddings, eot), layers=[x.requires_grad_() for x in layers])
+    loss = (features * random_matrix(*features.shape, seed=1)).sum()
+    return features.detach(), list(torch.autograd.grad(loss, [embeddings, layers[1]]))
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 5])
+def test_chunks_of_prompts_give_the_features_and_gradients_of_the_whole(
+    clip: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    encoder = TextEncoder(clip.requires_grad_(False).double())
+    features, gradients = features_and_gradients(encoder)
+    monkeypatch.setattr(text_encoder, "CHUNK", chunk)
+    chunked, chunked_gradients = features_and_gradients(encoder)
+
+    torch.testing.assert_close(chunked, features)
+    torch.testing.assert_close(chunked_gradients, gradients)
+
+
+@torch.no_grad()
+def test_chunks_of_prompts_without_gradients(
+    clip: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = TextEncoder(clip)
+    prompts = encoder.embed(tokenize(TEXTS))
+    whole = encoder(prompts)
+    monkeypatch.setattr(text_encoder, "CHUNK", 4)
+
+    torch.testing.assert_close(encoder(prompts), whole)
+
+
+def test_a_chunk_is_run_again_when_its_gradient_is_due_and_one_that_is_all_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder, runs = TextEncoder(build_clip().requires_grad_(False)), []
+    encoder.ln_final.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
+
+    monkeypatch.setattr(text_encoder, "CHUNK", 6)
+    features_and_gradients(encoder)
+    assert runs == [6]
+
+    runs.clear()
+    monkeypatch.setattr(text_encoder, "CHUNK", 4)
+    features_and_gradients(encoder)
+    assert runs[:2] == [4, 2]
+    assert sorted(runs[2:]) == [2, 4]
