@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.deep_blocks import run_blocks
 from models.errors import BackboneUnavailable
+from models.text_blocks import has_plain_blocks, run_to_eot
 
 # The CPU's softmax adds 16 floats (one vector register) at a time: another number of positions
 # would add the same terms in another order, and round them differently.
@@ -57,6 +58,7 @@ class TextEncoder(nn.Module):
         self.token_embedding: nn.Embedding = tower.token_embedding
         self.positional_embedding: nn.Parameter = tower.positional_embedding
         self.transformer: nn.Module = tower.transformer
+        self._plain = has_plain_blocks(self.transformer)
         self.ln_final: nn.Module = tower.ln_final
         self.text_projection = tower.text_projection
         mask = tower.attn_mask
@@ -124,12 +126,17 @@ class TextEncoder(nn.Module):
             length = min(length, self.positions(eot))
         hidden = embeddings[:, :length] + self.positional_embedding[:length]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
+        if torch.is_grad_enabled() and self._plain:
+            ends = run_to_eot(self.transformer, hidden, eot, layers, mask)
+            return self._project(self.ln_final(ends))
         if layers:
             hidden = run_blocks(self.transformer, hidden, layers, start=1, attn_mask=mask)
         else:
             hidden = self.transformer(hidden, attn_mask=mask)
-        hidden = self.ln_final(hidden)
-        pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), eot]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        return self._project(self.ln_final(hidden)[rows, eot])
+
+    def _project(self, pooled: Float[Tensor, "n width"]) -> Float[Tensor, "n embed_dim"]:
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(pooled)
         return pooled if self.text_projection is None else pooled @ self.text_projection

@@ -74,12 +74,15 @@ def test_the_cut_is_at_a_block_of_16_that_holds_every_end_of_text(
     assert bidirectional.positions(torch.tensor(eot)) == 77
 
 
-def test_positions_that_the_cut_leaves_out_are_not_run() -> None:
+@pytest.mark.parametrize("gradients", [False, True])
+def test_positions_that_the_cut_leaves_out_are_not_run(gradients: bool) -> None:
     encoder, lengths = TextEncoder(build_clip()), []
-    encoder.ln_final.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    for block in encoder.transformer.resblocks:
+        block.ln_1.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
 
-    encoder(encoder.embed(tokenize(["a"])))
-    assert lengths == [16]
+    with torch.set_grad_enabled(gradients):
+        encoder(encoder.embed(tokenize(["a"])))
+    assert lengths == [16, 16]
 
 
 @torch.no_grad()
@@ -187,7 +190,37 @@ def features_and_gradients(encoder: TextEncoder) -> tuple[torch.Tensor, list[tor
     layers = list(random_matrix(4, encoder.width).to(embeddings).split(2))
     features = encoder(Prompts(embeddings, eot), layers=[x.requires_grad_() for x in layers])
     loss = (features * random_matrix(*features.shape, seed=1)).sum()
-    return features.detach(), list(torch.autograd.grad(loss, [embeddings, layers[1]]))
+    found = torch.autograd.grad(loss, [embeddings, layers[1]], materialize_grads=True)
+    return features.detach(), list(found)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("causal", [True, False])
+def test_training_has_the_features_and_gradients_of_open_clips_blocks(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, n_layers: int
+) -> None:
+    encoder = TextEncoder(build_clip(causal=causal, layers=n_layers, ls_init_value=0.5).double())
+    trained = features_and_gradients(encoder)
+    monkeypatch.setattr(encoder, "_plain", False)
+    torch.testing.assert_close(trained, features_and_gradients(encoder))
+
+
+def test_training_runs_the_last_block_at_end_of_text_alone() -> None:
+    encoder, positions = TextEncoder(build_clip()), []
+    for block in encoder.transformer.resblocks:
+        block.mlp.register_forward_hook(lambda _, inputs, __: positions.append(inputs[0].shape[1]))
+
+    encoder(encoder.embed(tokenize(["a"])))
+    assert positions == [16, 1]
+
+
+def test_blocks_of_another_kind_train_as_they_are() -> None:
+    encoder = TextEncoder(build_clip(custom_text=True, block_type="custom"))
+    tokens = tokenize(TEXTS[:3])
+
+    with torch.no_grad():
+        expected = encoder(encoder.embed(tokens))
+    torch.testing.assert_close(encoder(encoder.embed(tokens)), expected)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 4, 5])
