@@ -3,7 +3,8 @@
 open_clip's own ``encode_text`` starts from ids and runs all positions. Prompt tuning starts from
 embeddings (context tokens have no id), and under a causal mask no position after the end-of-text
 token can change that token: only the first ``max(eot) + 1`` positions are run, rounded up to a
-multiple of `BLOCK`, with identical results.
+multiple of `BLOCK`, with identical results. Training is not rounded up, and what it leaves out
+beside (see `models.text_blocks`) changes its results by no more than rounding.
 """
 
 from collections.abc import Sequence
@@ -122,11 +123,14 @@ class TextEncoder(nn.Module):
         layers: Sequence[Tensor],
     ) -> Float[Tensor, "n embed_dim"]:
         length = embeddings.shape[1]
-        if cut:
+        training = torch.is_grad_enabled() and self._plain
+        if cut and training and self.causal:
+            length = int(eot.max()) + 1
+        elif cut:
             length = min(length, self.positions(eot))
         hidden = embeddings[:, :length] + self.positional_embedding[:length]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
-        if torch.is_grad_enabled() and self._plain:
+        if training:
             ends = run_to_eot(self.transformer, hidden, eot, layers, mask)
             return self._project(self.ln_final(ends))
         if layers:

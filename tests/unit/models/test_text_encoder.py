@@ -74,15 +74,15 @@ def test_the_cut_is_at_a_block_of_16_that_holds_every_end_of_text(
     assert bidirectional.positions(torch.tensor(eot)) == 77
 
 
-@pytest.mark.parametrize("gradients", [False, True])
-def test_positions_that_the_cut_leaves_out_are_not_run(gradients: bool) -> None:
+@pytest.mark.parametrize(("gradients", "length"), [(False, 16), (True, 3)])
+def test_positions_that_the_cut_leaves_out_are_not_run(gradients: bool, length: int) -> None:
     encoder, lengths = TextEncoder(build_clip()), []
     for block in encoder.transformer.resblocks:
         block.ln_1.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
 
     with torch.set_grad_enabled(gradients):
         encoder(encoder.embed(tokenize(["a"])))
-    assert lengths == [16, 16]
+    assert lengths == [length, length]
 
 
 @torch.no_grad()
@@ -205,13 +205,24 @@ def test_training_has_the_features_and_gradients_of_open_clips_blocks(
     torch.testing.assert_close(trained, features_and_gradients(encoder))
 
 
+def test_training_on_the_cut_run_is_training_on_the_full_run(clip: torch.nn.Module) -> None:
+    encoder = TextEncoder(clip.double())
+    embeddings, eot = encoder.embed(tokenize(TEXTS[:3]))
+    embeddings = embeddings.detach().requires_grad_()
+    cut, full = (encoder(Prompts(embeddings, eot), cut=cut) for cut in (True, False))
+
+    torch.testing.assert_close(cut, full)
+    gradients = [torch.autograd.grad(run.square().sum(), embeddings) for run in (cut, full)]
+    torch.testing.assert_close(*gradients)
+
+
 def test_training_runs_the_last_block_at_end_of_text_alone() -> None:
     encoder, positions = TextEncoder(build_clip()), []
     for block in encoder.transformer.resblocks:
         block.mlp.register_forward_hook(lambda _, inputs, __: positions.append(inputs[0].shape[1]))
 
     encoder(encoder.embed(tokenize(["a"])))
-    assert positions == [16, 1]
+    assert positions == [3, 1]
 
 
 def test_blocks_of_another_kind_train_as_they_are() -> None:
