@@ -59,6 +59,8 @@ bench: $(VENV)/.dev  ## Measurements that take minutes; writes benchmarks/result
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.engines
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.peak_memory
 
 docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
 	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs

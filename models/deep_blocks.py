@@ -30,14 +30,15 @@ def run_blocks(
     blocks: Any = transformer.resblocks
     for index, block in enumerate(blocks):
         if 0 < index < len(layers):
-            hidden = _replace(hidden, layers[index], start)
+            hidden = replace(hidden, layers[index], start)
         hidden = block(hidden, attn_mask=attn_mask)
     return hidden
 
 
-def _replace(
+def replace(
     hidden: Float[Tensor, "b length width"], prompt: Float[Tensor, "n_ctx width"], start: int
 ) -> Float[Tensor, "b length width"]:
+    """Put the prompt tokens in the place of what stands from position `start` on."""
     tokens = prompt.to(hidden.dtype).expand(hidden.shape[0], -1, -1)
     after = start + prompt.shape[0]
     return torch.cat([hidden[:, :start], tokens, hidden[:, after:]], dim=1)

@@ -3,22 +3,30 @@
 open_clip's own ``encode_text`` starts from ids and runs all positions. Prompt tuning starts from
 embeddings (context tokens have no id), and under a causal mask no position after the end-of-text
 token can change that token: only the first ``max(eot) + 1`` positions are run, rounded up to a
-multiple of `BLOCK`, with identical results.
+multiple of `BLOCK`, with identical results. Training is not rounded up, and what it leaves out
+beside (see `models.text_blocks`) changes its results by no more than rounding.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from models.deep_blocks import run_blocks
 from models.errors import BackboneUnavailable
+from models.text_blocks import has_plain_blocks, run_to_eot
 
 # The CPU's softmax adds 16 floats (one vector register) at a time: another number of positions
 # would add the same terms in another order, and round them differently.
 BLOCK = 16
+
+# Prompts that are run at once. A backward pass needs some megabytes of each prompt; beyond one
+# chunk it keeps the prompts alone, and runs the tower on a chunk again when it gets there.
+CHUNK = 128
 
 
 class Prompts(NamedTuple):
@@ -51,6 +59,7 @@ class TextEncoder(nn.Module):
         self.token_embedding: nn.Embedding = tower.token_embedding
         self.positional_embedding: nn.Parameter = tower.positional_embedding
         self.transformer: nn.Module = tower.transformer
+        self._plain = has_plain_blocks(self.transformer)
         self.ln_final: nn.Module = tower.ln_final
         self.text_projection = tower.text_projection
         mask = tower.attn_mask
@@ -90,22 +99,48 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "n embed_dim"]:
         """Return the text features, not normalised, `(n, embed_dim)`.
 
+        Beyond `CHUNK` prompts, more of them take no more memory than to hold them.
+
         Args:
             prompts: at least `positions(prompts.eot)` positions long.
             cut: run only the positions that can matter; `False` runs all that are given.
             layers: deep prompts for the positions after start-of-text, see `run_blocks`.
         """
-        length = prompts.embeddings.shape[1]
-        if cut:
-            length = min(length, self.positions(prompts.eot))
-        hidden = prompts.embeddings[:, :length] + self.positional_embedding[:length]
+        run = partial(self._run, cut=cut, layers=layers)
+        if len(prompts.eot) <= CHUNK:
+            return run(*prompts)
+        chunks = zip(prompts.embeddings.split(CHUNK), prompts.eot.split(CHUNK), strict=True)
+        # Nothing is drawn in the tower, so that there is no state of a generator to go back to.
+        again = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([again(*chunk) for chunk in chunks])
+
+    def _run(
+        self,
+        embeddings: Float[Tensor, "n length width"],
+        eot: Int[Tensor, " n"],
+        *,
+        cut: bool,
+        layers: Sequence[Tensor],
+    ) -> Float[Tensor, "n embed_dim"]:
+        length = embeddings.shape[1]
+        training = torch.is_grad_enabled() and self._plain
+        if cut and training and self.causal:
+            length = int(eot.max()) + 1
+        elif cut:
+            length = min(length, self.positions(eot))
+        hidden = embeddings[:, :length] + self.positional_embedding[:length]
         mask = None if self.attn_mask is None else self.attn_mask[:length, :length]
+        if training:
+            ends = run_to_eot(self.transformer, hidden, eot, layers, mask)
+            return self._project(self.ln_final(ends))
         if layers:
             hidden = run_blocks(self.transformer, hidden, layers, start=1, attn_mask=mask)
         else:
             hidden = self.transformer(hidden, attn_mask=mask)
-        hidden = self.ln_final(hidden)
-        pooled = hidden[torch.arange(hidden.shape[0], device=hidden.device), prompts.eot]
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
+        return self._project(self.ln_final(hidden)[rows, eot])
+
+    def _project(self, pooled: Float[Tensor, "n width"]) -> Float[Tensor, "n embed_dim"]:
         if isinstance(self.text_projection, nn.Linear):
             return self.text_projection(pooled)
         return pooled if self.text_projection is None else pooled @ self.text_projection

@@ -6,9 +6,11 @@ import open_clip
 import pytest
 import torch
 
+from models import text_encoder
 from models.errors import BackboneUnavailable
 from models.text_encoder import Prompts, TextEncoder
 from tests.unit.models.conftest import build_clip
+from tests.unit.models.matrices import random_matrix
 
 TOWERS = list(itertools.product([False, True], [False, True]))
 # End-of-text tokens at positions 2 to 76.
@@ -72,12 +74,15 @@ def test_the_cut_is_at_a_block_of_16_that_holds_every_end_of_text(
     assert bidirectional.positions(torch.tensor(eot)) == 77
 
 
-def test_positions_that_the_cut_leaves_out_are_not_run() -> None:
+@pytest.mark.parametrize(("gradients", "length"), [(False, 16), (True, 3)])
+def test_positions_that_the_cut_leaves_out_are_not_run(gradients: bool, length: int) -> None:
     encoder, lengths = TextEncoder(build_clip()), []
-    encoder.ln_final.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
+    for block in encoder.transformer.resblocks:
+        block.ln_1.register_forward_hook(lambda _, inputs, __: lengths.append(inputs[0].shape[1]))
 
-    encoder(encoder.embed(tokenize(["a"])))
-    assert lengths == [16]
+    with torch.set_grad_enabled(gradients):
+        encoder(encoder.embed(tokenize(["a"])))
+    assert lengths == [length, length]
 
 
 @torch.no_grad()
@@ -176,3 +181,96 @@ def test_deep_prompts_leave_the_cut_run_the_full_run() -> None:
     short = encoder.embed(tokenize(TEXTS[:3]))
     assert torch.equal(encoder(short, layers=layers), encoder(short, cut=False, layers=layers))
     assert torch.equal(encoder(prompts, layers=layers), encoder(prompts, cut=False, layers=layers))
+
+
+def features_and_gradients(encoder: TextEncoder) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Return the features of `TEXTS`, and the gradients of embeddings and deep prompts."""
+    embeddings, eot = encoder.embed(tokenize(TEXTS))
+    embeddings = embeddings.detach().requires_grad_()
+    layers = list(random_matrix(4, encoder.width).to(embeddings).split(2))
+    features = encoder(Prompts(embeddings, eot), layers=[x.requires_grad_() for x in layers])
+    loss = (features * random_matrix(*features.shape, seed=1)).sum()
+    found = torch.autograd.grad(loss, [embeddings, layers[1]], materialize_grads=True)
+    return features.detach(), list(found)
+
+
+@pytest.mark.parametrize("n_layers", [1, 2, 3])
+@pytest.mark.parametrize("causal", [True, False])
+def test_training_has_the_features_and_gradients_of_open_clips_blocks(
+    monkeypatch: pytest.MonkeyPatch, causal: bool, n_layers: int
+) -> None:
+    encoder = TextEncoder(build_clip(causal=causal, layers=n_layers, ls_init_value=0.5).double())
+    trained = features_and_gradients(encoder)
+    monkeypatch.setattr(encoder, "_plain", False)
+    torch.testing.assert_close(trained, features_and_gradients(encoder))
+
+
+def test_training_on_the_cut_run_is_training_on_the_full_run(clip: torch.nn.Module) -> None:
+    encoder = TextEncoder(clip.double())
+    embeddings, eot = encoder.embed(tokenize(TEXTS[:3]))
+    embeddings = embeddings.detach().requires_grad_()
+    cut, full = (encoder(Prompts(embeddings, eot), cut=cut) for cut in (True, False))
+
+    torch.testing.assert_close(cut, full)
+    gradients = [torch.autograd.grad(run.square().sum(), embeddings) for run in (cut, full)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_training_runs_the_last_block_at_end_of_text_alone() -> None:
+    encoder, positions = TextEncoder(build_clip()), []
+    for block in encoder.transformer.resblocks:
+        block.mlp.register_forward_hook(lambda _, inputs, __: positions.append(inputs[0].shape[1]))
+
+    encoder(encoder.embed(tokenize(["a"])))
+    assert positions == [3, 1]
+
+
+def test_blocks_of_another_kind_train_as_they_are() -> None:
+    encoder = TextEncoder(build_clip(custom_text=True, block_type="custom"))
+    tokens = tokenize(TEXTS[:3])
+
+    with torch.no_grad():
+        expected = encoder(encoder.embed(tokens))
+    torch.testing.assert_close(encoder(encoder.embed(tokens)), expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 4, 5])
+def test_chunks_of_prompts_give_the_features_and_gradients_of_the_whole(
+    clip: torch.nn.Module, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    encoder = TextEncoder(clip.requires_grad_(False).double())
+    features, gradients = features_and_gradients(encoder)
+    monkeypatch.setattr(text_encoder, "CHUNK", chunk)
+    chunked, chunked_gradients = features_and_gradients(encoder)
+
+    torch.testing.assert_close(chunked, features)
+    torch.testing.assert_close(chunked_gradients, gradients)
+
+
+@torch.no_grad()
+def test_chunks_of_prompts_without_gradients(
+    clip: torch.nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = TextEncoder(clip)
+    prompts = encoder.embed(tokenize(TEXTS))
+    whole = encoder(prompts)
+    monkeypatch.setattr(text_encoder, "CHUNK", 4)
+
+    torch.testing.assert_close(encoder(prompts), whole)
+
+
+def test_a_chunk_is_run_again_when_its_gradient_is_due_and_one_that_is_all_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder, runs = TextEncoder(build_clip().requires_grad_(False)), []
+    encoder.ln_final.register_forward_hook(lambda _, inputs, __: runs.append(len(inputs[0])))
+
+    monkeypatch.setattr(text_encoder, "CHUNK", 6)
+    features_and_gradients(encoder)
+    assert runs == [6]
+
+    runs.clear()
+    monkeypatch.setattr(text_encoder, "CHUNK", 4)
+    features_and_gradients(encoder)
+    assert runs[:2] == [4, 2]
+    assert sorted(runs[2:]) == [2, 4]
