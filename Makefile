@@ -52,15 +52,19 @@ format: $(VENV)/.dev  ## Put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev  ## Measurements that take minutes; writes benchmarks/results
+bench: $(VENV)/.dev  ## Measurements that take minutes to an hour; writes benchmarks/results
 	$(BIN)/python -m benchmarks.starter
 	$(BIN)/python -m benchmarks.xsdd
+	$(BIN)/python -m benchmarks.fusion
+	$(BIN)/python -m benchmarks.science
+	$(BIN)/python -m benchmarks.verdict
+	$(BIN)/python -m benchmarks.tables
 	$(BIN)/python -m benchmarks.tune_time
+	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.peak_memory
 	$(BIN)/python -m benchmarks.memory
 	$(BIN)/python -m benchmarks.threads
 	$(BIN)/python -m benchmarks.engines
-	$(BIN)/python -m benchmarks.speed
-	$(BIN)/python -m benchmarks.peak_memory
 
 docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
 	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs
