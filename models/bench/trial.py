@@ -1,5 +1,6 @@
 """One cell: learn from the images that its protocol draws, and test what was learnt."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -154,7 +155,9 @@ class _Trial:
             dataset=name,
             protocol=cell.protocol,
             method=cell.method,
-            recipe=dict(self._classifier.settings),
+            recipe=json.loads(
+                json.dumps(dict(self._classifier.settings))
+            ),  # as a file gives it back
             shots=cell.shots,
             tau=cell.tau,
             seed=cell.seed,

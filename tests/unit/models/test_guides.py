@@ -40,7 +40,7 @@ def test_the_recipe_names_the_guide(backbone: Backbone, method: str, kind: type[
 
 @pytest.mark.parametrize("method", ["kgcoop", "prograd", "cpt"])
 def test_without_guidance_every_method_is_coop(backbone: Backbone, method: str) -> None:
-    coop = tune(backbone)
+    coop = tune(backbone, method="coop")
 
     torch.testing.assert_close(tune(backbone, method=method, guidance=0.0), coop)
     assert not torch.allclose(tune(backbone, method=method, guidance=5.0), coop, atol=1e-4)
