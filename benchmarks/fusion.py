@@ -25,7 +25,7 @@ from models.bench.data import BenchSet
 from models.bench.draws import class_counts, draw
 from models.bench.scores import score
 from models.features import MemoryFeatureStore, image_features
-from models.fusion import posterior_embeddings
+from models.fusion import Texts, posterior_embeddings
 from models.imaging import View
 from models.recipe import Recipe
 
@@ -79,7 +79,8 @@ def _macros(sets: list[Encoded], prior_images: float, caution: float) -> Iterato
         counts = class_counts(len(text), shots, tau, seed)
         drawn = draw(data, counts, shots, seed)
         labels = torch.tensor(data.labels)
-        embeddings = posterior_embeddings(text, features[drawn.train], labels[drawn.train], recipe)
+        texts = Texts(text, text)
+        embeddings = posterior_embeddings(texts, features[drawn.train], labels[drawn.train], recipe)
         logits = features[drawn.test] @ embeddings.T
         yield score(logits, labels[drawn.test], counts).macro
 

@@ -31,23 +31,35 @@ _UNKNOWN_TEMPERATURE = 16.0
 _TEMPERATURE_FOLDS = 4
 
 
+class Texts(NamedTuple):
+    """What is said of the classes, as L2-normalised text features.
+
+    Attributes:
+        tuned: of the prompts that were tuned on the training images.
+        written: of the hand-written prompts, which have not seen them.
+    """
+
+    tuned: Float[Tensor, "n_classes dim"]
+    written: Float[Tensor, "n_classes dim"]
+
+
 def fused_embeddings(
-    text: Float[Tensor, "n_classes dim"], data: TrainingSet, recipe: Recipe, logit_scale: float
+    texts: Texts, data: TrainingSet, recipe: Recipe, logit_scale: float
 ) -> Float[Tensor, "n_classes dim"]:
     """Return the class embeddings that the recipe's fusion makes of texts and images.
 
     Args:
-        text: L2-normalised text features of the tuned prompts.
+        texts: of the tuned prompts and of the hand-written ones.
         data: the training images.
         recipe: says how.
         logit_scale: the factor that predictions put in front of `features @ embeddings.T`.
     """
     if recipe.fusion == "mean":
         means = class_means(data.features, data.labels, data.n_classes)
-        return mean_embeddings(text, means, recipe.alpha)
+        return mean_embeddings(texts.tuned, means, recipe.alpha)
     groups = data.groups or [f"{index:09}" for index in range(len(data.labels))]
-    temperature = fit_temperature(text, data, groups, recipe)
-    posterior = posterior_embeddings(text, data.features, data.labels, recipe)
+    temperature = fit_temperature(texts, data, groups, recipe)
+    posterior = posterior_embeddings(texts, data.features, data.labels, recipe)
     return posterior / (temperature * logit_scale)
 
 
@@ -62,7 +74,7 @@ def mean_embeddings(
 
 
 def posterior_embeddings(
-    text: Float[Tensor, "n_classes dim"],
+    texts: Texts,
     features: Float[Tensor, "n dim"],
     labels: Int[Tensor, " n"],
     recipe: Recipe,
@@ -74,7 +86,8 @@ def posterior_embeddings(
     per dimension had shown that it is), the mean of class c is `g + k·u_c` plus a deviation of
     variance `v`, with `u_c` its centred text feature; an image lies around it with variance `s`.
     The gain `k >= 0` of the text, `g` and `v` are estimated from all classes, so that texts which
-    do not fit the images are not believed. Then
+    do not fit the images are not believed; `k` on the hand-written texts, since the tuned ones
+    were made to fit these very images. Then
 
         `M_c = p_c + a_c (m_c - p_c)`,  `p_c = g + k·u_c`,  `a_c = v / (v + s·e_c)`,
         `e_c = 1/n_c + caution·(1/n_c - 1/n_max)`
@@ -83,19 +96,19 @@ def posterior_embeddings(
     alone. The second term, a bias, is carried by a direction that all images share, since a
     prediction is a product with the features and nothing else.
     """
-    n_classes = text.shape[0]
-    x, t = features.double(), text.double()
+    n_classes = texts.tuned.shape[0]
+    x = features.double()
     counts = torch.bincount(labels, minlength=n_classes).double()
     frame = _Frame.of(x, labels, counts, recipe.prior_images)
     means = _means(x, labels, counts)
-    posterior = _posterior(frame.into(means), counts, frame, t, recipe.caution)
+    posterior = _posterior(frame.into(means), counts, frame, texts, recipe.caution)
     bias = -posterior.square().sum(dim=-1) / 2
     shared = frame.shared(means[counts > 0].mean(dim=0))
     return ((frame.into(posterior) + bias[:, None] * shared) / frame.variance).float()
 
 
 def fit_temperature(
-    text: Float[Tensor, "n_classes dim"], data: TrainingSet, groups: Sequence[str], recipe: Recipe
+    texts: Texts, data: TrainingSet, groups: Sequence[str], recipe: Recipe
 ) -> float:
     """Return the temperature under which held-out images' own classes are most probable.
 
@@ -108,7 +121,7 @@ def fit_temperature(
     folds = cross_validation_folds(labels.tolist(), groups, _TEMPERATURE_FOLDS, seed=0)
     logits = torch.zeros(len(labels), n_classes)
     for train, test in folds:
-        embeddings = posterior_embeddings(text, data.features[train], labels[train], recipe)
+        embeddings = posterior_embeddings(texts, data.features[train], labels[train], recipe)
         logits[test] = data.features[test] @ embeddings.T
     weight = (1 / data.counts().clamp_min(1))[labels]
     own = labels[:, None]
@@ -183,12 +196,12 @@ def _posterior(
     means: Float[Tensor, "n_classes dim"],
     counts: Float[Tensor, " n_classes"],
     frame: _Frame,
-    text: Float[Tensor, "n_classes dim"],
+    texts: Texts,
     caution: float,
 ) -> Float[Tensor, "n_classes dim"]:
     """Return the classes' posterior means in the frame, see `posterior_embeddings`."""
-    said = frame.into(text - text.mean(dim=0))
-    told = _text_gain(means, counts, said) * said
+    tuned, written = (frame.into((t - t.mean(dim=0)).double()) for t in texts)
+    told = _text_gain(means, counts, written) * tuned
     noise = frame.scatter / counts  # infinite where there is no image
     centre, spread = _prior(means - told, noise, frame)
     prior = centre + told

@@ -25,7 +25,7 @@ from models.dataset import LabelledImage, check_images, has_holdout, snapshot_di
 from models.evaluation.metrics import Evaluation, evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
-from models.fusion import fused_embeddings
+from models.fusion import Texts, fused_embeddings
 from models.imaging import View
 from models.loss import EpochRecord
 from models.predictor import class_probabilities
@@ -147,14 +147,14 @@ class Tuning:
         with self._timed("tune"):
             tuner = self._run(0, data, _PhaseClock("tune", self._recipe.steps))
         text, means = tuner.text_features(), class_means(train, data.labels, len(self._classes))
-        embeddings = self._embeddings(text, data)
         before = zero_shot(self._backbone, self._prompt_names)
+        embeddings = self._embeddings(Texts(text, before), data)
         with self._timed("evaluate"):
             if self._holdout:
                 tuned = self._evaluate(holdout, embeddings)
                 untuned = self._evaluate(holdout, before)
             else:
-                tuned = evaluate(self._out_of_fold(data), data.labels, "out-of-fold")
+                tuned = evaluate(self._out_of_fold(data, before), data.labels, "out-of-fold")
                 probabilities = self._probabilities(train, before)
                 untuned = evaluate(probabilities, data.labels, "out-of-fold")
         metrics = TuningMetrics(
@@ -202,7 +202,9 @@ class Tuning:
         self._observer.on_checkpoint(self._checkpoint)
         self._observer.on_progress(progress)
 
-    def _out_of_fold(self, data: TrainingSet) -> Float[Tensor, "n n_classes"]:
+    def _out_of_fold(
+        self, data: TrainingSet, written: Float[Tensor, "n_classes dim"]
+    ) -> Float[Tensor, "n n_classes"]:
         """Predict every training image by a model that was tuned without its fold."""
         labels, groups = data.labels.tolist(), data.groups or ()
         folds = cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
@@ -212,14 +214,12 @@ class Tuning:
         for number, (train, test) in enumerate(folds):
             part = data.subset(train)
             tuner = self._run(number + 1, part, clock, done=number * steps)
-            embeddings = self._embeddings(tuner.text_features(), part)
+            embeddings = self._embeddings(Texts(tuner.text_features(), written), part)
             probabilities[test] = self._probabilities(data.features[test], embeddings)
         return probabilities
 
-    def _embeddings(
-        self, text: Float[Tensor, "n_classes dim"], data: TrainingSet
-    ) -> Float[Tensor, "n_classes dim"]:
-        return fused_embeddings(text, data, self._recipe, self._backbone.logit_scale)
+    def _embeddings(self, texts: Texts, data: TrainingSet) -> Float[Tensor, "n_classes dim"]:
+        return fused_embeddings(texts, data, self._recipe, self._backbone.logit_scale)
 
     def _probabilities(
         self, features: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.backbone import Backbone
-from models.fusion import fused_embeddings
+from models.baselines.zero_shot import zero_shot
+from models.fusion import Texts, fused_embeddings
 from models.prompts.coop import CoOp
 from models.recipe import Recipe, TextMethod
 from models.threads import fixed_threads
@@ -73,7 +74,8 @@ class Tuned:
         recipe = self.recipe(data)
         tuner = Tuner(backbone, data, recipe, torch.Generator().manual_seed(seed))
         text = tuner.run()
-        embeddings = fused_embeddings(text, data, recipe, backbone.logit_scale)
+        texts = Texts(text, zero_shot(backbone, data.prompt_names))
+        embeddings = fused_embeddings(texts, data, recipe, backbone.logit_scale)
         return TunedClassifier(backbone, recipe, tuner.prompts.ctx.detach(), text, embeddings)
 
 

@@ -11,7 +11,7 @@ from models.backbone import Backbone
 from models.baselines.clap import CLAP
 from models.baselines.zero_shot import zero_shot
 from models.errors import BadRecipe
-from models.fusion import fused_embeddings
+from models.fusion import Texts, fused_embeddings
 from models.methods.catalogue import GROUPS, method, names
 from models.methods.maple import MaPLe
 from models.methods.method import Classifier, Method, probabilities
@@ -89,7 +89,8 @@ def test_a_tuner_behind_the_protocol_is_the_tuner(backbone: Backbone) -> None:
 
     recipe = tuned.recipe(DATA)
     text = Tuner(backbone, DATA, recipe, torch.Generator().manual_seed(3)).run()
-    fused = fused_embeddings(text, DATA, recipe, backbone.logit_scale)
+    texts = Texts(text, zero_shot(backbone, NAMES))
+    fused = fused_embeddings(texts, DATA, recipe, backbone.logit_scale)
     assert torch.equal(classifier.text_features, text)
     images = Images(FEATURES)
     assert torch.equal(classifier.logits(images), backbone.logit_scale * FEATURES @ fused.T)

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from models.fusion import (
+    Texts,
     fit_temperature,
     fused_embeddings,
     mean_embeddings,
@@ -51,7 +52,7 @@ def test_one_image_a_class_by_hand() -> None:
     # -5/16, which make no difference. z.(M_0 - M_1) for z = (1, 0, 0) is 1/2, over 1/6: 3.
     features, labels = torch.eye(2, 3), torch.tensor([0, 1])
 
-    embeddings = posterior_embeddings(NO_TEXT, features, labels, RECIPE)
+    embeddings = posterior_embeddings(Texts(NO_TEXT, NO_TEXT), features, labels, RECIPE)
     differences = features @ (embeddings[0] - embeddings[1])
     torch.testing.assert_close(differences, torch.tensor([3.0, -3.0]))
 
@@ -62,7 +63,9 @@ def test_a_text_that_fits_is_believed_and_one_that_does_not_is_not() -> None:
     new = normalize(torch.eye(8)[:4] + 1, dim=1)
 
     def margin(text: Tensor) -> float:
-        found = logits(posterior_embeddings(text, data.features, data.labels, RECIPE), new)
+        found = logits(
+            posterior_embeddings(Texts(text, text), data.features, data.labels, RECIPE), new
+        )
         return found.diagonal().mean().item()
 
     silent = margin(torch.ones(4, 8) / 8**0.5)
@@ -70,12 +73,24 @@ def test_a_text_that_fits_is_believed_and_one_that_does_not_is_not() -> None:
     assert margin(fits.flip(0)) == pytest.approx(silent, rel=1e-4)  # against the images: gain 0
 
 
+def test_texts_that_were_tuned_on_the_images_do_not_vouch_for_themselves() -> None:
+    data = clouds([1, 1, 1, 1])
+    fits, against = normalize(torch.eye(8)[:4] + 2, dim=1), normalize(2 - torch.eye(8)[:4], dim=1)
+    silent = torch.ones(4, 8) / 8**0.5
+
+    def embeddings(tuned: Tensor, written: Tensor) -> Tensor:
+        return posterior_embeddings(Texts(tuned, written), data.features, data.labels, RECIPE)
+
+    assert torch.equal(embeddings(fits, against), embeddings(silent, against))
+    assert not torch.allclose(embeddings(fits, fits), embeddings(silent, fits))
+
+
 def test_a_class_without_images_is_known_by_its_text() -> None:
     whole = clouds([6, 6, 6, 6], noise=0.05)
     text = normalize(torch.eye(8)[:4] + 2, dim=1)
     part = whole.subset(range(18))  # none of the last class
 
-    embeddings = posterior_embeddings(text, part.features, part.labels, RECIPE)
+    embeddings = posterior_embeddings(Texts(text, text), part.features, part.labels, RECIPE)
     assert (whole.features @ embeddings.T).argmax(dim=1).tolist() == whole.labels.tolist()
 
 
@@ -83,7 +98,7 @@ def test_with_many_images_it_is_linear_discriminant_analysis() -> None:
     data = clouds([400, 400, 400], noise=0.5)
     text = torch.ones(3, 8) / 8**0.5
     new = clouds([50, 50, 50], seed=9, noise=0.5)
-    embeddings = posterior_embeddings(text, data.features, data.labels, RECIPE)
+    embeddings = posterior_embeddings(Texts(text, text), data.features, data.labels, RECIPE)
 
     x, y = data.features.double(), data.labels
     means = torch.stack([x[y == c].mean(dim=0) for c in range(3)])
@@ -102,7 +117,7 @@ def test_a_rare_class_is_not_drowned() -> None:
 
     def recall(caution: float) -> float:
         recipe = Recipe(caution=caution)
-        embeddings = posterior_embeddings(text, data.features, data.labels, recipe)
+        embeddings = posterior_embeddings(Texts(text, text), data.features, data.labels, recipe)
         found = (new.features @ embeddings.T).argmax(dim=1)
         return (found[new.labels == 2] == 2).float().mean().item()
 
@@ -115,7 +130,7 @@ def test_equal_counts_leave_no_room_for_caution() -> None:
     text = normalize(random_matrix(3, 8, 3).float(), dim=1)
 
     bold, cautious = (
-        posterior_embeddings(text, data.features, data.labels, Recipe(caution=caution))
+        posterior_embeddings(Texts(text, text), data.features, data.labels, Recipe(caution=caution))
         for caution in (0.0, 9.0)
     )
     assert torch.equal(bold, cautious)
@@ -126,13 +141,17 @@ def test_whatever_the_counts_it_is_finite(counts: list[int]) -> None:
     data = clouds(counts)
     text = normalize(random_matrix(len(counts), 8, 3).float(), dim=1)
 
-    assert posterior_embeddings(text, data.features, data.labels, RECIPE).isfinite().all()
+    assert (
+        posterior_embeddings(Texts(text, text), data.features, data.labels, RECIPE).isfinite().all()
+    )
 
 
 def test_images_that_are_all_the_same_are_finite() -> None:
     features = torch.eye(3)[[0, 0, 0, 0]]
 
-    embeddings = posterior_embeddings(NO_TEXT, features, torch.tensor([0, 0, 1, 1]), RECIPE)
+    embeddings = posterior_embeddings(
+        Texts(NO_TEXT, NO_TEXT), features, torch.tensor([0, 0, 1, 1]), RECIPE
+    )
     assert embeddings.isfinite().all()
 
 
@@ -141,7 +160,7 @@ def test_separate_clouds_call_for_more_certainty_than_mixed_ones() -> None:
     clear, mixed = clouds([8, 8, 8], noise=0.05), clouds([8, 8, 8], noise=2.0)
 
     def temperature(data: TrainingSet) -> float:
-        return fit_temperature(text, data, [str(n) for n in range(24)], RECIPE)
+        return fit_temperature(Texts(text, text), data, [str(n) for n in range(24)], RECIPE)
 
     assert temperature(clear) < temperature(mixed)
 
@@ -150,14 +169,16 @@ def test_one_image_a_class_cannot_be_held_out() -> None:
     data = clouds([1, 1, 1])
     text = torch.ones(3, 8) / 8**0.5
 
-    assert fit_temperature(text, data, ["a", "b", "c"], RECIPE) == 16.0
+    assert fit_temperature(Texts(text, text), data, ["a", "b", "c"], RECIPE) == 16.0
 
 
 def test_the_scale_of_predictions_is_divided_out() -> None:
     data = clouds([4, 4, 4])
     text = normalize(random_matrix(3, 8, 3).float(), dim=1)
 
-    ten, hundred = (fused_embeddings(text, data, RECIPE, scale) for scale in (10.0, 100.0))
+    ten, hundred = (
+        fused_embeddings(Texts(text, text), data, RECIPE, scale) for scale in (10.0, 100.0)
+    )
     torch.testing.assert_close(10 * ten, 100 * hundred)
 
 
@@ -167,7 +188,8 @@ def test_a_group_is_an_image_where_no_groups_are_given() -> None:
     text = normalize(random_matrix(3, 8, 3).float(), dim=1)
 
     assert torch.equal(
-        fused_embeddings(text, data, RECIPE, 10.0), fused_embeddings(text, grouped, RECIPE, 10.0)
+        fused_embeddings(Texts(text, text), data, RECIPE, 10.0),
+        fused_embeddings(Texts(text, text), grouped, RECIPE, 10.0),
     )
 
 
@@ -175,5 +197,5 @@ def test_the_mean_is_still_to_be_had() -> None:
     data = clouds([4, 4, 4])
     text = normalize(random_matrix(3, 8, 3).float(), dim=1)
 
-    embeddings = fused_embeddings(text, data, Recipe(fusion="mean", alpha=0.0), 10.0)
+    embeddings = fused_embeddings(Texts(text, text), data, Recipe(fusion="mean", alpha=0.0), 10.0)
     torch.testing.assert_close(embeddings, text)

@@ -22,7 +22,7 @@ from models.errors import BadDataset, BadName, BadRecipe, Cancelled, CheckpointM
 from models.evaluation.metrics import evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, MemoryFeatureStore, image_features
-from models.fusion import fused_embeddings
+from models.fusion import Texts, fused_embeddings
 from models.imaging import View
 from models.predictor import class_probabilities
 from models.recipe import Recipe
@@ -104,10 +104,11 @@ def test_an_artifact_holds_what_the_tuner_gives(
     assert torch.equal(artifact.tensors["text_features"], tuner.run())
     assert torch.equal(artifact.tensors["ctx"], tuner.prompts.ctx.detach())
     assert torch.equal(artifact.tensors["class_means"], class_means(features, labels, 3))
-    groups = TrainingSet(names, features, labels, [image.group for image in images])
-    fused = fused_embeddings(tuner.text_features(), groups, recipe, backbone.logit_scale)
-    assert torch.equal(artifact.class_embeddings, fused)
     before = zero_shot(backbone, names)
+    groups = TrainingSet(names, features, labels, [image.group for image in images])
+    texts = Texts(tuner.text_features(), before)
+    fused = fused_embeddings(texts, groups, recipe, backbone.logit_scale)
+    assert torch.equal(artifact.class_embeddings, fused)
     assert torch.equal(artifact.tensors["zero_shot_features"], before)
     metrics = artifact.header.metrics
     assert metrics.collapse_before == collapse_metrics(before, features, labels)
@@ -200,7 +201,8 @@ def test_out_of_fold_predictions_come_from_the_other_folds_alone(
     for train, test in cross_validation_folds(labels.tolist(), groups, recipe.folds, seed=0):
         part = TrainingSet(names, features, labels, groups).subset(train)
         text = Tuner(backbone, part, recipe, torch.Generator().manual_seed(0)).run()
-        embeddings = fused_embeddings(text, part, recipe, backbone.logit_scale)
+        texts = Texts(text, zero_shot(backbone, names))
+        embeddings = fused_embeddings(texts, part, recipe, backbone.logit_scale)
         for index in test:
             row = class_probabilities(features[[index]], embeddings, backbone.logit_scale)
             expected[index] = row[0]
