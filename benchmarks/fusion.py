@@ -6,8 +6,9 @@ the untuned ones: what is chosen here is the classifier.
 
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 from statistics import mean, stdev
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -24,7 +25,7 @@ from models.baselines.zero_shot import zero_shot
 from models.bench.data import BenchSet
 from models.bench.draws import class_counts, draw
 from models.bench.scores import score
-from models.features import MemoryFeatureStore, image_features
+from models.features import FeatureStore, FolderFeatureStore, MemoryFeatureStore, image_features
 from models.fusion import Texts, posterior_embeddings
 from models.imaging import View
 from models.recipe import Recipe
@@ -42,10 +43,13 @@ class Encoded(NamedTuple):
     text: Tensor
 
 
-def main() -> None:
+def main(
+    store: Annotated[Path | None, typer.Option(help="A feature store to use again.")] = None,
+) -> None:
     """Print mean macro accuracies and write `benchmarks/results/fusion.json`."""
     backbone = load_backbone(STARTER)
-    sets = [_encode(name, backbone) for name in track(SETS, "Encoding")]
+    kept = FolderFeatureStore(store) if store else MemoryFeatureStore()
+    sets = [_encode(name, backbone, kept) for name in track(SETS, "Encoding")]
     pairs = list(product(PRIOR_IMAGES, CAUTION))
     rows = {pair: list(_macros(sets, *pair)) for pair in track(pairs, "Trying constants")}
     best = max(rows, key=lambda pair: mean(rows[pair]))
@@ -66,9 +70,9 @@ def main() -> None:
     )
 
 
-def _encode(name: str, backbone: Backbone) -> Encoded:
+def _encode(name: str, backbone: Backbone, store: FeatureStore) -> Encoded:
     data = BenchSet(name, development_set(name))
-    features = image_features(data.dataset.images, backbone, View(), MemoryFeatureStore())
+    features = image_features(data.dataset.images, backbone, View(), store)
     return Encoded(data, features, zero_shot(backbone, data.prompt_names))
 
 
