@@ -6,13 +6,16 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 
+from models.bench.results import CellResult, harmonic_mean, read_results
 from models.dataset import Dataset, LabelledImage, read_folder
 from models.files import write_atomic
 from models.imaging import decode
@@ -52,6 +55,19 @@ def reencode(data: bytes) -> bytes:
     buffer = io.BytesIO()
     decode(data).save(buffer, "JPEG", quality=95)
     return buffer.getvalue()
+
+
+def bench_rows(run: str) -> list[CellResult]:
+    """Return what `python -m benchmarks.science` wrote of a run."""
+    return read_results(RESULTS / f"bench_{run}.json").results
+
+
+def base_novel_h(rows: Sequence[CellResult], method: str) -> tuple[float, float, float]:
+    """Return a method's base and novel accuracy, mean over seeds, and H of the two, in percent."""
+    own = [row for row in rows if row.method == method]
+    base = 100 * mean(row.base for row in own if row.base is not None)
+    novel = 100 * mean(row.novel for row in own if row.novel is not None)
+    return base, novel, harmonic_mean(base, novel) or 0.0
 
 
 def meta() -> dict[str, Any]:

@@ -3,24 +3,22 @@
 Reads what `python -m benchmarks.science` wrote; computes nothing anew.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from statistics import mean, stdev
-from typing import Any, NamedTuple
+from statistics import mean
+from typing import NamedTuple
 
 import typer
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import t
 
-from benchmarks.common import RESULTS
+from benchmarks.common import base_novel_h, bench_rows
 from models.baselines.zero_shot import ZeroShot
+from models.bench.results import CellResult
+from models.bench.summary import Spread
 from models.methods.catalogue import AUTO, BASELINES
 
-Row = dict[str, Any]
 Scores = dict[str, dict[str, list[float]]]  # by method, by data set: of the seeds, in order
-_CONFIDENCE = 0.95
 
 
 class Target(NamedTuple):
@@ -62,7 +60,10 @@ def against_each_set() -> Iterator[Target]:
     scores = _macros("unbalanced_ten_seeds")
     best = _best_baseline(scores)
     for name, ours in scores[AUTO].items():
-        low, high = paired_interval([a - b for a, b in zip(ours, scores[best][name], strict=True)])
+        paired = Spread.of(a - b for a, b in zip(ours, scores[best][name], strict=True))
+        assert paired is not None  # noqa: S101 - ten seeds
+        assert paired.margin is not None  # noqa: S101 - ten seeds
+        low, high = paired.mean - paired.margin, paired.mean + paired.margin
         found = f"{low:+.1f} to {high:+.1f}"
         yield Target(f"tau 0.06, {name}: against {best}", "above -1.0", found, low >= -1.0)
 
@@ -70,7 +71,7 @@ def against_each_set() -> Iterator[Target]:
 def balanced() -> Iterator[Target]:
     """Not below the baseline that is best on average, and on no set below zero-shot."""
     for shots in (16, 4, 1):
-        scores = _macros("balanced", lambda row, n=shots: row["shots"] == n)  # type: ignore[misc]
+        scores = _macros("balanced", lambda row, n=shots: row.shots == n)  # type: ignore[misc]
         best = _best_baseline(scores)
         ahead = _mean(scores, AUTO) - _mean(scores, best)
         yield Target(f"{shots} shots: above {best}", "+0.0", f"{ahead:+.1f}", ahead >= 0)
@@ -80,39 +81,20 @@ def balanced() -> Iterator[Target]:
 
 def base_to_novel() -> Iterator[Target]:
     """The harmonic mean of the seeds' mean base and novel accuracies."""
-    rows = _rows("base_to_novel")
-
-    def harmonic(method: str) -> float:
-        own = [row for row in rows if row["method"] == method]
-        base, novel = (100 * mean(row[side] for row in own) for side in ("base", "novel"))
-        return 2 * base * novel / (base + novel)
-
-    ours = harmonic(AUTO)
+    rows = bench_rows("base_to_novel")
+    *_, ours = base_novel_h(rows, AUTO)
     for other in ("zero-shot", "coop", "kgcoop"):
-        ahead = ours - harmonic(other)
-        found = f"{ahead:+.1f} ({ours:.1f})"
-        yield Target(f"base-to-novel H: above {other}", "+0.0", found, ahead >= 0)
+        *_, theirs = base_novel_h(rows, other)
+        found = f"{ours - theirs:+.1f} ({ours:.1f})"
+        yield Target(f"base-to-novel H: above {other}", "+0.0", found, ours >= theirs)
 
 
-def paired_interval(differences: list[float]) -> tuple[float, float]:
-    """Return Student's 95 % interval of the mean of paired differences."""
-    count = len(differences)
-    quantile = float(t.ppf((1 + _CONFIDENCE) / 2, count - 1))
-    half = quantile * stdev(differences) / count**0.5
-    return mean(differences) - half, mean(differences) + half
-
-
-def _rows(run: str) -> list[Row]:
-    rows: list[Row] = json.loads((RESULTS / f"bench_{run}.json").read_text())["results"]
-    return rows
-
-
-def _macros(run: str, keep: Callable[[Row], bool] = lambda _: True) -> Scores:
+def _macros(run: str, keep: Callable[[CellResult], bool] = lambda _: True) -> Scores:
     """Return macro accuracies in percent."""
     scores: Scores = defaultdict(lambda: defaultdict(list))
-    for row in sorted(_rows(run), key=lambda row: row["seed"]):
-        if keep(row):
-            scores[row["method"]][row["dataset"]].append(100 * row["macro"])
+    for row in sorted(bench_rows(run), key=lambda row: row.seed):
+        if row.macro is not None and keep(row):
+            scores[row.method][row.dataset].append(100 * row.macro)
     return scores
 
 
