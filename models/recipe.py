@@ -70,8 +70,8 @@ class Recipe(BaseModel):
     mi_form: Literal["point", "gram"] = "point"
     logit_adjustment: Annotated[float, Field(ge=0, le=10)] = 1.0
     fusion: Literal["mean", "posterior"] = "posterior"
-    prior_images: Annotated[float, Field(gt=0, le=1000)] = 0.5
-    caution: Annotated[float, Field(ge=0, le=1000)] = 3.0
+    prior_images: Annotated[float, Field(gt=0, le=1000)] = 0.25
+    caution: Annotated[float, Field(ge=0, le=1000)] = 6.0
     alpha: Annotated[float, Field(ge=0, le=100)] = 0.25
     folds: Annotated[int, Field(ge=2, le=20)] = 3
     threads: Annotated[int, Field(ge=1, le=256)] = 2
