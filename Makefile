@@ -52,7 +52,7 @@ format: $(VENV)/.dev  ## Put the code into its form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/.dev  ## Measurements that take minutes to an hour; writes benchmarks/results
+bench: $(VENV)/.dev $(VENV)/.elpv  ## Measurements that take minutes to an hour; writes benchmarks/results
 	$(BIN)/python -m benchmarks.starter
 	$(BIN)/python -m benchmarks.xsdd
 	$(BIN)/python -m benchmarks.fusion

@@ -26,7 +26,7 @@ from app.keys import routes as keys
 from app.keys.cache import KeyCache
 from app.predictions import record_routes as records
 from app.predictions import routes as predictions
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.provider import install_predictions
 from app.projects import routes as projects
 from app.registry import routes as registry

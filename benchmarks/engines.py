@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from app.predictions.engine import ImageEncoder, TorchEncoder
-from app.predictions.openvino_engine import OpenVinoEncoder, least_cosine
+from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.engines.openvino_engine import OpenVinoEncoder, least_cosine
+from app.predictions.engines.torch_engine import TorchEncoder
 from benchmarks.common import write_results
 from models.backbone_source import load_backbone
 

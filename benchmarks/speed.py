@@ -144,7 +144,7 @@ class _Reference:
         spec, generator = backbone.pixels, torch.Generator().manual_seed(0)
         self._backbone, self._generator = backbone, generator
         pixels = [to_pixels(d.read(), View(), spec.size, spec.interpolation) for d in drawings]
-        self._pixels, self._labels = torch.stack(pixels), _labels()
+        self._pixels, self._labels = torch.from_numpy(np.stack(pixels)), _labels()
         self._prompts = CoOp(backbone, _NAMES, _RECIPE, generator)
         self._optimizer = torch.optim.SGD(self._prompts.parameters(), _RECIPE.lr, _RECIPE.momentum)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, NamedTuple
 
+import numpy as np
 import torch
 import typer
 from jaxtyping import Float
@@ -31,11 +32,12 @@ from app.cli.tables import collapse_table, evaluation_table, seconds_table
 from examples.demo_images import SEED, SETS, DemoClass, Sample, draw
 from models.artifact import Artifact
 from models.backbone_source import load_backbone
+from models.decision import class_probabilities
 from models.errors import ShotlineError
-from models.evaluation.metrics import Evaluation, evaluate
+from models.evaluation.metrics import evaluate
+from models.evaluation.results import Evaluation
 from models.files import write_atomic
 from models.pixels import to_pixels
-from models.predictor import class_probabilities
 from models.report import Mistake, ReportData, render_report
 
 
@@ -153,9 +155,9 @@ def _zero_shot(artifact: Artifact, test: Sequence[Sample]) -> Float[Tensor, "n n
     pixels = [
         to_pixels(sample.path.read_bytes(), view, spec.size, spec.interpolation) for sample in test
     ]
-    features = backbone.encode_images(torch.stack(pixels))
-    scale = artifact.header.logit_scale
-    return class_probabilities(features, artifact.tensors["zero_shot_features"], scale)
+    features = backbone.encode_images(torch.from_numpy(np.stack(pixels))).numpy()
+    scale, written = artifact.header.logit_scale, artifact.tensors["zero_shot_features"]
+    return torch.from_numpy(class_probabilities(features, written, scale))
 
 
 def _mistakes(

@@ -7,20 +7,21 @@ paths. Its checksum covers the rest.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import numpy as np
 import safetensors
-import safetensors.torch
+import safetensors.numpy
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, ValidationError
-from torch import Tensor
 
 from models.classes import ClassSpec
-from models.collapse.metrics import CollapseMetrics
+from models.collapse.measures import CollapseMetrics
 from models.errors import ArtifactMismatch, DamagedArtifact
-from models.evaluation.metrics import Evaluation
+from models.evaluation.results import Evaluation
 from models.files import read_metadata, write_atomic
 from models.imaging import View
 from models.recipe import Recipe
@@ -100,13 +101,13 @@ class Artifact:
             `(n_classes, embed_dim)`, and `ctx`.
     """
 
-    def __init__(self, header: ArtifactHeader, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, header: ArtifactHeader, tensors: Mapping[str, np.ndarray]) -> None:
         self.header = header
-        self.tensors = {name: tensors[name].detach().cpu().contiguous() for name in _TENSORS}
+        self.tensors = {name: np.ascontiguousarray(tensors[name]) for name in _TENSORS}
         self.digest = _digest(header, self.tensors)
 
     @property
-    def class_embeddings(self) -> Float[Tensor, "n_classes embed_dim"]:
+    def class_embeddings(self) -> Float[np.ndarray, "n_classes embed_dim"]:
         """What image features are multiplied with at prediction time; L2-normalised."""
         return self.tensors["class_embeddings"]
 
@@ -119,7 +120,7 @@ class Artifact:
             "checksum": hashlib.sha256(header.encode()).hexdigest(),
             "digest": self.digest,
         }
-        return safetensors.torch.save(self.tensors, metadata=metadata)
+        return safetensors.numpy.save(self.tensors, metadata=metadata)
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str = "The artifact") -> "Artifact":
@@ -180,11 +181,11 @@ def write_artifact(artifact: Artifact, path: Path) -> None:
     write_atomic(path, artifact.to_bytes())
 
 
-def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dict[str, Tensor]]:
+def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dict[str, np.ndarray]]:
     """Return header and tensors, once they fit each other."""
     try:
         header = ArtifactHeader.model_validate_json(header_json)
-        tensors = safetensors.torch.load(data)
+        tensors = safetensors.numpy.load(data)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -201,14 +202,15 @@ def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dic
     return header, tensors
 
 
-def _digest(header: ArtifactHeader, tensors: dict[str, Tensor]) -> str:
+def _digest(header: ArtifactHeader, tensors: Mapping[str, np.ndarray]) -> str:
     covered: dict[str, Any] = header.model_dump(
         mode="json", exclude={"backbone", "metrics", "created", "shotline", "made_on"}
     )
     hasher = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
-        hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-        hasher.update(tensor.numpy().tobytes())
+        # By torch's name of the type, under which the first artifacts were hashed.
+        hasher.update(f"{name}{tensor.shape}torch.{tensor.dtype}".encode())
+        hasher.update(tensor.tobytes())
     return "sha256:" + hasher.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import open_clip
 import torch
@@ -12,7 +12,7 @@ from torch.nn.functional import normalize, pad
 
 from models.errors import BackboneUnavailable
 from models.image_tower import ImageTower
-from models.imaging import Interpolation
+from models.imaging import Interpolation, PixelSpec
 from models.text_encoder import TextEncoder
 
 # The convolutions choose their kernels by batch size, and so their rounding: every batch is filled
@@ -22,15 +22,6 @@ IMAGE_BATCH = 16
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Tokenize = Callable[[Sequence[str]], Int[Tensor, "n length"]]
-
-
-class PixelSpec(NamedTuple):
-    """What an image encoder expects: pixels per side, mean and standard deviation per channel."""
-
-    size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: Interpolation
 
 
 class Backbone:

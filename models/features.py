@@ -144,7 +144,7 @@ def image_features(
         size, interpolation = backbone.pixels.size, backbone.pixels.interpolation
         pixels = [to_pixels(image.read(), view, size, interpolation) for _, image in batch]
         for (key, _), feature in zip(
-            batch, backbone.encode_images(torch.stack(pixels)), strict=True
+            batch, backbone.encode_images(torch.from_numpy(np.stack(pixels))), strict=True
         ):
             store.put(key, feature.clone())
             known[key] = feature

@@ -1,6 +1,7 @@
 """Photographs as they come: the one decoder, and how a project looks at them.
 
-No torch here: the gateway checks uploads with it, and the pixels are made in `models.pixels`.
+`models.pixels` makes of them what an image encoder sees. No torch in either: the gateway runs
+without it where its engine does.
 """
 
 import hashlib
@@ -73,6 +74,15 @@ class View(BaseModel):
     def digest(self) -> str:
         """`sha256:` over the fields: the same digest, the same pixels."""
         return "sha256:" + hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+class PixelSpec(NamedTuple):
+    """What an image encoder expects: pixels per side, mean and standard deviation per channel."""
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: Interpolation
 
 
 class ImageFacts(NamedTuple):

@@ -1,16 +1,14 @@
 """From a photograph to the pixels that an image encoder sees.
 
 `to_pixels` is the only way in, for tuning and for serving: what a model was tuned on is what it is
-asked about. It stands apart from `models.imaging` because it alone of the two needs torch.
+asked about.
 """
 
 import math
 
 import numpy as np
 import PIL.Image
-import torch
 from jaxtyping import UInt8
-from torch import Tensor
 
 from models.errors import BadView
 from models.imaging import DECODER_VERSION, MAX_PIXELS, Interpolation, View, decode
@@ -28,7 +26,7 @@ def to_pixels(
     interpolation: Interpolation = "bicubic",
     *,
     max_pixels: int = MAX_PIXELS,
-) -> UInt8[Tensor, "3 {size} {size}"]:
+) -> UInt8[np.ndarray, "3 {size} {size}"]:
     """Decode `data`, cut the region of interest and resize it to `size` x `size`.
 
     Equal within 2 grey levels to open_clip's own transform: `crop` to its `shortest`, `fit` to its
@@ -47,7 +45,7 @@ def to_pixels(
         square = _fit(region, size, resample)
     else:
         square = _crop(region, size, resample)
-    return torch.from_numpy(np.array(square)).permute(2, 0, 1).contiguous()
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def check_decoder(view: View) -> None:

@@ -22,13 +22,14 @@ from models.classes import ClassSpec
 from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
-from models.evaluation.metrics import Evaluation, evaluate
+from models.decision import class_probabilities
+from models.evaluation.metrics import evaluate
+from models.evaluation.results import Evaluation
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
 from models.fusion import Texts, fused_embeddings
 from models.imaging import View
 from models.loss import EpochRecord
-from models.predictor import class_probabilities
 from models.recipe import Recipe
 from models.threads import fixed_threads
 from models.training_set import TrainingSet
@@ -172,7 +173,8 @@ class Tuning:
             "text_features": text,
             "zero_shot_features": before,
         }
-        return Artifact(self._header(metrics, data), tensors)
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
+        return Artifact(self._header(metrics, data), arrays)
 
     def _features(self, images: Sequence[LabelledImage]) -> Float[Tensor, "n embed_dim"]:
         clock = _PhaseClock("features", len(images))
@@ -224,7 +226,8 @@ class Tuning:
     def _probabilities(
         self, features: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]
     ) -> Float[Tensor, "n n_classes"]:
-        return class_probabilities(features, embeddings, self._backbone.logit_scale)
+        scale = self._backbone.logit_scale
+        return torch.from_numpy(class_probabilities(features.numpy(), embeddings.numpy(), scale))
 
     def _evaluate(
         self, holdout: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]

@@ -12,7 +12,8 @@ from models.artifact import Artifact, ArtifactHeader, TuningMetrics
 from models.classes import ClassSpec, default_role
 from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
-from models.evaluation.metrics import Basis, evaluate
+from models.evaluation.metrics import evaluate
+from models.evaluation.results import Basis
 from models.imaging import View
 from models.recipe import Recipe
 from models.report import Mistake, ReportData
@@ -73,7 +74,7 @@ def sample_artifact(names: Sequence[str], basis: Basis, recipe: Recipe) -> Artif
         "text_features": text,
         "zero_shot_features": before,
     }
-    return Artifact(header, tensors)
+    return Artifact(header, {name: tensor.numpy() for name, tensor in tensors.items()})
 
 
 def with_confusion(data: ReportData, confusion: list[list[int]]) -> ReportData:

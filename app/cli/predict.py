@@ -20,7 +20,8 @@ from app.cli.options import (
 from models.errors import BadImage, BadInput
 
 if TYPE_CHECKING:
-    from models.predictor import Decision, Predictor
+    from models.decision import Decision
+    from models.predictor import Predictor
 
 _COLOURS = {"ok": "green", "ng": "red", "undecidable": "yellow"}
 

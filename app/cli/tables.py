@@ -14,8 +14,8 @@ from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, told
 
 if TYPE_CHECKING:
     from models.classes import ClassSpec
-    from models.collapse.metrics import CollapseMetrics
-    from models.evaluation.metrics import Evaluation, Proportion
+    from models.collapse.measures import CollapseMetrics
+    from models.evaluation.results import Evaluation, Proportion
 
 _NOTHING = "\N{EM DASH}"
 

@@ -14,13 +14,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from uuid import UUID
 
+import numpy as np
 import structlog
-import torch
 from jaxtyping import Float, UInt8
-from torch import Tensor
 
 from app.core.errors import DeadlinePassed, Unavailable
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.metrics import PredictionMetrics
 from models.errors import ShotlineError
 
@@ -30,14 +29,14 @@ log = structlog.get_logger(__name__)
 class Encoded(NamedTuple):
     """An image's feature, `(embed_dim,)`, and the seconds it waited and its batch took."""
 
-    feature: Float[Tensor, " embed_dim"]
+    feature: Float[np.ndarray, " embed_dim"]
     queue: float
     encode: float
 
 
 @dataclass(frozen=True, eq=False)
 class _Waiting:
-    pixels: UInt8[Tensor, "3 size size"]
+    pixels: UInt8[np.ndarray, "3 size size"]
     deadline: float
     since: float = field(default_factory=time.monotonic)
     future: Future[Encoded] = field(default_factory=Future)
@@ -96,7 +95,7 @@ class Batcher:
         self.encoder()
 
     def submit(
-        self, pixels: UInt8[Tensor, "3 size size"], *, lane: UUID, deadline: float
+        self, pixels: UInt8[np.ndarray, "3 size size"], *, lane: UUID, deadline: float
     ) -> Future[Encoded]:
         """Let an image wait for the encoder.
 
@@ -162,7 +161,7 @@ class Batcher:
     def _encode(self, encoder: ImageEncoder, batch: Sequence[_Waiting]) -> None:
         started = time.monotonic()
         try:
-            features = encoder.encode(torch.stack([waiting.pixels for waiting in batch]))
+            features = encoder.encode(np.stack([waiting.pixels for waiting in batch]))
         except Exception as error:
             log.exception("encoder_failed", images=len(batch))
             self._metrics.failed.inc()

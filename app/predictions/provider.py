@@ -9,7 +9,8 @@ from fastapi import Depends, FastAPI, Request
 from app.core.background import Repeater
 from app.http.gateway import Gateway, HealthCheck
 from app.predictions.batcher import Batcher
-from app.predictions.engine import ImageEncoder, load_encoder
+from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.engines.loading import load_encoder
 from app.predictions.idempotency import IdempotencyStore
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import RecordWriter

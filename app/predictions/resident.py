@@ -10,16 +10,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import numpy as np
 import structlog
 from jaxtyping import Float
-from torch import Tensor
 
 from app.core.database import Database
 from app.core.errors import Conflict, Damaged, NotFound, Unavailable
 from app.core.storage import Storage
 from app.core.tables import ModelVersion
 from app.predictions import repository
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.repository import Served
 from models.artifact import Artifact
@@ -42,7 +42,7 @@ class ResidentModel:
     backbone_digest: str
     classes: list[ClassSpec]
     view: View
-    embeddings: Float[Tensor, "n_classes embed_dim"]
+    embeddings: Float[np.ndarray, "n_classes embed_dim"]
     logit_scale: float
 
     def check_encoder(self, encoder: ImageEncoder) -> None:

@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
+import numpy as np
 import structlog
 from anyio import CapacityLimiter
 from jaxtyping import UInt8
-from torch import Tensor
 
 from app.core.access import Principal
 from app.core.clock import utc_now
@@ -23,16 +23,16 @@ from app.core.errors import Unavailable
 from app.core.ids import new_id
 from app.core.settings import Settings
 from app.predictions.batcher import Batcher, deadline_passed
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.idempotency import IdempotencyStore
 from app.predictions.incoming import IncomingImage
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import NewRecord, RecordWriter
 from app.predictions.resident import ModelCache, ResidentModel
 from app.predictions.schemas import LabelProbabilityOut, ModelRef, PredictionOut
+from models.decision import Decision, class_probabilities, decide
 from models.errors import ShotlineError
 from models.pixels import to_pixels
-from models.predictor import Decision, class_probabilities, decide
 
 log = structlog.get_logger(__name__)
 
@@ -61,7 +61,7 @@ class Question(NamedTuple):
 
 
 class _Decoded(NamedTuple):
-    pixels: UInt8[Tensor, "3 size size"]
+    pixels: UInt8[np.ndarray, "3 size size"]
     data: bytes
     started: float
     seconds: float

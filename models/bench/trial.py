@@ -198,7 +198,9 @@ class PixelsOf:
         if index in self._kept:
             return self._kept[index]
         data = self._images[index].read()
-        pixels = to_pixels(data, View(), self._spec.size, self._spec.interpolation)
+        pixels = torch.from_numpy(
+            to_pixels(data, View(), self._spec.size, self._spec.interpolation)
+        )
         if self._keep:
             self._kept[index] = pixels
         return pixels

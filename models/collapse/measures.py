@@ -6,6 +6,45 @@ Here without torch, for tables and pages; `models.collapse.metrics` computes the
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from pydantic import BaseModel, ConfigDict
+
+
+class CollapseMetrics(BaseModel):
+    """The distance from collapse.
+
+    At full collapse `nc4` is 1, `text_cosine` is `-1/(K-1)`, and every other value is 0.
+    Image-side values (`nc1`, `cdnv`, `image_nc2`) cannot move when only text is tuned.
+
+    Attributes:
+        text_nc2: distance of the text features from a simplex ETF.
+        image_nc2: the same of the image class means.
+        text_to_image_nc3: the same of the text-to-image products.
+        nc1: within-class over between-class variability of the image features.
+        cdnv: class-distance normalised variance of the image features.
+        nc4: share of images on which the text features and the nearest class mean agree. Of the
+            text alone: what an artifact answers with leans on the class means, and would agree for
+            that reason.
+        text_equinorm: spread (standard deviation over mean) of the centred text features' lengths.
+        text_equiangularity: standard deviation of their pairwise cosines.
+        text_cosine: mean raw cosine between two text features; the ETF has `-1/(K-1)`.
+        lc: the regulariser LC in its Gram form.
+        mi: the regulariser MI in its point form.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    text_nc2: float
+    image_nc2: float
+    text_to_image_nc3: float
+    nc1: float
+    cdnv: float
+    nc4: float
+    text_equinorm: float
+    text_equiangularity: float
+    text_cosine: float
+    lc: float
+    mi: float
+
 
 class Measure(NamedTuple):
     """A measure in the words of tables and pages.

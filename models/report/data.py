@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import PIL.Image
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from models.artifact import Artifact, ArtifactHeader
 from models.errors import ArtifactMismatch
-from models.evaluation.metrics import Evaluation
+from models.evaluation.results import Evaluation
 from models.imaging import decode
 
 _THUMBNAIL_SIDE = 240
@@ -114,9 +115,9 @@ class ReportData:
         return cls(
             header=artifact.header,
             digest=artifact.digest,
-            text_features=artifact.tensors["text_features"],
-            zero_shot_features=artifact.tensors["zero_shot_features"],
-            class_means=artifact.tensors["class_means"],
+            text_features=_tensor(artifact, "text_features"),
+            zero_shot_features=_tensor(artifact, "zero_shot_features"),
+            class_means=_tensor(artifact, "class_means"),
             test=test,
             test_zero_shot=test_zero_shot,
             mistakes=tuple(mistakes),
@@ -145,3 +146,7 @@ class ReportData:
     def zero_shot(self) -> Evaluation | None:
         """The backbone without tuning on the same images, where that is known."""
         return self.test_zero_shot if self.test else self.header.metrics.zero_shot
+
+
+def _tensor(artifact: Artifact, name: str) -> Float[Tensor, "n_classes embed_dim"]:
+    return torch.tensor(artifact.tensors[name])

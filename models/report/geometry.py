@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.collapse.etf import target_cosine
-from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, Measure, told
-from models.collapse.metrics import CollapseMetrics
+from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, CollapseMetrics, Measure, told
 from models.report.charts import HeatMap, LineChart, Series, heat_map, line_chart
 from models.report.data import ReportData
 from models.report.words import NOTHING, number

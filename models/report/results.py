@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.classes import ClassSpec
-from models.evaluation.metrics import Evaluation, Proportion, proportion
+from models.evaluation.metrics import proportion
+from models.evaluation.results import Evaluation, Proportion
 from models.report.data import ReportData
 from models.report.palette import share_class
 from models.report.words import counted

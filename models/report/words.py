@@ -3,7 +3,7 @@
 import math
 import re
 
-from models.evaluation.metrics import Proportion
+from models.evaluation.results import Proportion
 
 _SPACE = "\N{NO-BREAK SPACE}"
 _MINUS = "\N{MINUS SIGN}"

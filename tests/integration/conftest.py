@@ -29,7 +29,8 @@ from app.core.storage import LocalStorage
 from app.core.tables import KeyRole
 from app.keys import service as keys
 from app.main import create_app
-from app.predictions.engine import ImageEncoder, load_encoder
+from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.engines.loading import load_encoder
 from models.artifact import Artifact
 from models.backbone import Backbone
 from models.backbone_source import load_backbone

@@ -32,7 +32,7 @@ from app.core.tables import Project
 from app.http.authentication import RequiresRole
 from app.http.gateway import GatewayDep, SessionDep
 from app.main import ROUTERS, create_app
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.schemas import PredictionOut, ResultsOut
 from models.errors import StorageFull
 from tests.integration.problems import assert_problem

@@ -18,8 +18,10 @@ from app.core.database import Database
 from app.core.settings import BackboneSettings
 from app.core.storage import LocalStorage
 from app.predictions import openvino_engine
-from app.predictions.engine import ImageEncoder, TorchEncoder, load_encoder
-from app.predictions.openvino_engine import OpenVinoEncoder, least_cosine
+from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.engines.loading import load_encoder
+from app.predictions.engines.openvino_engine import OpenVinoEncoder, least_cosine
+from app.predictions.engines.torch_engine import TorchEncoder
 from models.artifact import Artifact
 from models.backbone import Backbone
 from models.backbone_source import load_backbone
@@ -255,7 +257,7 @@ def test_nothing_is_reported_to_anyone(openvino_settings: BackboneSettings, tmp_
     code = f"""
 import torch
 from app.core.settings import BackboneSettings
-from app.predictions.engine import load_encoder
+from app.predictions.engines.loading import load_encoder
 
 encoder = load_encoder(BackboneSettings(**{openvino_settings.model_dump()!r}))
 encoder.encode(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))

@@ -9,10 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
-from torch import Tensor
 
 from app.core.database import Database
 from app.core.ids import new_id
@@ -22,11 +22,11 @@ from app.core.storage import LocalStorage
 from app.core.tables import PredictionRecord
 from app.main import create_app
 from app.predictions import repository
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.records import NewRecord
 from models.artifact import Artifact
-from models.backbone import PixelSpec
 from models.errors import StorageFull
+from models.imaging import PixelSpec
 from tests.integration import tiny
 from tests.integration.problems import assert_problem
 from tests.integration.services import wait_for
@@ -48,7 +48,7 @@ class Gate:
         self.error: Exception | None = None
         self.sizes: list[int] = []
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
         self.sizes.append(len(pixels))
         self.entered.release()
         assert self.open.wait(30)

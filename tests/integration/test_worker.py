@@ -16,7 +16,7 @@ from app.core.queue import TUNE, CeleryQueue
 from app.core.settings import QueueSettings, Settings, TuningSettings
 from app.core.storage import LocalStorage
 from app.main import create_app
-from app.predictions.engine import ImageEncoder
+from app.predictions.engines.encoder import ImageEncoder
 from tests.integration import services, tiny
 from tests.integration.services import wait_for
 from tests.integration.test_tunings import events_of, make_project, row_of, start

@@ -6,17 +6,16 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from uuid import UUID
 
+import numpy as np
 import pytest
-import torch
 from prometheus_client import CollectorRegistry
-from torch import Tensor
 
 from app.core.errors import DeadlinePassed, Unavailable
 from app.core.ids import new_id
 from app.predictions.batcher import Batcher, Encoded
 from app.predictions.metrics import PredictionMetrics
-from models.backbone import PixelSpec
 from models.errors import BackboneUnavailable
+from models.imaging import PixelSpec
 
 FOREVER = float("inf")
 LANE = new_id()
@@ -34,13 +33,13 @@ class HeldEncoder:
         self.busy = threading.Semaphore(0)
         self.error: Exception | None = None
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: np.ndarray) -> np.ndarray:
         self.batches.append(pixels[:, 0, 0, 0].tolist())
         self.busy.release()
         assert self.let_go.acquire(timeout=10)
         if self.error is not None:
             raise self.error
-        return pixels[:, 0, 0, :1].float()
+        return pixels[:, 0, 0, :1].astype(np.float32)
 
 
 @pytest.fixture
@@ -65,7 +64,7 @@ def batcher(encoder: HeldEncoder, metrics: PredictionMetrics) -> Iterator[Batche
 def submit(
     batcher: Batcher, value: int, lane: UUID = LANE, deadline: float = FOREVER
 ) -> Future[Encoded]:
-    pixels = torch.full((3, 2, 2), value, dtype=torch.uint8)
+    pixels = np.full((3, 2, 2), value, dtype=np.uint8)
     return batcher.submit(pixels, lane=lane, deadline=deadline)
 
 

@@ -173,7 +173,7 @@ def test_a_feature_is_the_images_own(
     together = image_features(images, backbone, View(), store)
 
     for image, feature in zip(images, together, strict=True):
-        pixels = to_pixels(image.read(), View(), 32).unsqueeze(0)
+        pixels = torch.from_numpy(to_pixels(image.read(), View(), 32)[None])
         assert torch.equal(backbone.encode_images(pixels)[0], feature)
 
 

@@ -4,21 +4,19 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from models.artifact import Artifact
 from models.backbone import Backbone
 from models.classes import class_spec
+from models.decision import class_probabilities, decide
 from models.errors import ArtifactMismatch, BadImage, BadView
 from models.features import MemoryFeatureStore, image_features
 from models.imaging import View
 from models.pixels import to_pixels
-from models.predictor import (
-    Predictor,
-    class_probabilities,
-    decide,
-)
+from models.predictor import Predictor
 from tests.unit.models.conftest import draw_images
 
 CLASSES = [class_spec("good"), class_spec("scratch"), class_spec("unclear", role="other")]
@@ -36,7 +34,7 @@ CLASSES = [class_spec("good"), class_spec("scratch"), class_spec("unclear", role
 def test_the_role_of_the_most_probable_class_decides(
     probabilities: list[float], decision: str, label: str
 ) -> None:
-    made = decide(CLASSES, torch.tensor(probabilities))
+    made = decide(CLASSES, np.array(probabilities))
 
     assert (made.decision, made.label) == (decision, label)
     assert made.probability == pytest.approx(max(probabilities))
@@ -45,7 +43,7 @@ def test_the_role_of_the_most_probable_class_decides(
 
 @pytest.mark.parametrize(("top_k", "labels"), [(None, 3), (1, 1), (2, 2), (9, 3)])
 def test_the_most_probable_classes_come_first(top_k: int | None, labels: int) -> None:
-    made = decide(CLASSES, torch.tensor([0.2, 0.7, 0.1]), top_k=top_k)
+    made = decide(CLASSES, np.array([0.2, 0.7, 0.1]), top_k=top_k)
 
     order = ["scratch", "good", "unclear"][:labels]
     assert [entry.label for entry in made.probabilities] == order
@@ -55,11 +53,11 @@ def test_the_most_probable_classes_come_first(top_k: int | None, labels: int) ->
 
 
 def test_probabilities_by_hand() -> None:
-    features, embeddings = torch.tensor([[1.0, 0.0]]), torch.eye(2)
+    features, embeddings = np.array([[1.0, 0.0]]), np.eye(2)
 
     probability = math.exp(2) / (math.exp(2) + 1)
-    expected = torch.tensor([[probability, 1 - probability]])
-    torch.testing.assert_close(class_probabilities(features, embeddings, 2.0), expected)
+    expected = np.array([[probability, 1 - probability]])
+    np.testing.assert_allclose(class_probabilities(features, embeddings, 2.0), expected)
 
 
 def test_decisions_are_those_of_the_cached_features(
@@ -68,15 +66,15 @@ def test_decisions_are_those_of_the_cached_features(
     images = draw_images(3, 3, 3, first=100)
     features = image_features(images, backbone, View(), store)
     probabilities = class_probabilities(
-        features, artifact.class_embeddings, artifact.header.logit_scale
+        features.numpy(), artifact.class_embeddings, artifact.header.logit_scale
     )
     made = Predictor(artifact, backbone).predict([image.read() for image in images])
 
     assert [decision.label for decision in made] == [
-        artifact.header.classes[index].name for index in probabilities.argmax(dim=1).tolist()
+        artifact.header.classes[index].name for index in probabilities.argmax(axis=1).tolist()
     ]
     assert [decision.probability for decision in made] == pytest.approx(
-        probabilities.amax(dim=1).tolist(), abs=1e-5
+        probabilities.max(axis=1).tolist(), abs=1e-5
     )
 
 
@@ -129,7 +127,7 @@ def test_the_artifacts_view_is_applied(
     monkeypatch.setattr(backbone, "encode_batch", keep)
     image = draw_images(1, 0, 0)[0]
     predictor.predict([image.read()])
-    assert torch.equal(seen[0][0], to_pixels(image.read(), view, 32))
+    np.testing.assert_array_equal(seen[0][0].numpy(), to_pixels(image.read(), view, 32))
 
 
 def test_another_backbone_is_refused(artifact: Artifact, other_backbone: Backbone) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.evaluation.metrics import Proportion
+from models.evaluation.results import Proportion
 from models.report import palette, words
 from models.report.charts import Series, heat_map, line_chart, spread, ticks
 

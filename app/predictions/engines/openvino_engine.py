@@ -8,6 +8,7 @@ import, and OpenVINO then takes a stub of its own that does nothing.
 import sys
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
@@ -48,9 +49,12 @@ class OpenVinoEncoder:
             ) from error
         _require_agreement(self, backbone)
 
-    def encode(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
+    def encode(
+        self, pixels: UInt8[np.ndarray, "b 3 size size"]
+    ) -> Float[np.ndarray, "b embed_dim"]:
         """Return the features of one batch."""
-        return torch.from_numpy(self._compiled(pixels.numpy())[0])
+        features: np.ndarray = self._compiled(pixels)[0]
+        return features
 
 
 def least_cosine(left: Float[Tensor, "b embed_dim"], right: Float[Tensor, "b embed_dim"]) -> float:
@@ -111,7 +115,9 @@ def _require_agreement(encoder: OpenVinoEncoder, backbone: Backbone) -> None:
     probe = _probe(backbone.pixels.size)
     # One image alone too: kernels are chosen by the size of the batch.
     for pixels in (probe, probe[:1]):
-        cosine = least_cosine(encoder.encode(pixels), backbone.encode_batch(pixels))
+        cosine = least_cosine(
+            torch.from_numpy(encoder.encode(pixels.numpy())), backbone.encode_batch(pixels)
+        )
         if not cosine >= LEAST_COSINE:  # so that NaN is refused
             raise BackboneUnavailable(
                 f"OpenVINO's features of the backbone {backbone.source!r} are not those of PyTorch:"

@@ -1,0 +1,33 @@
+"""What computes image features, whichever library does it."""
+
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from models.imaging import PixelSpec
+
+
+class ImageEncoder(Protocol):
+    """From pixels to L2-normalised image features, for all projects alike."""
+
+    @property
+    def source(self) -> str:
+        """The form by which the backbone was loaded."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """The backbone; class embeddings of another are of no use here."""
+        ...
+
+    @property
+    def pixels(self) -> PixelSpec:
+        """What images are to be resized to."""
+        ...
+
+    def encode(
+        self, pixels: UInt8[np.ndarray, "b 3 size size"]
+    ) -> Float[np.ndarray, "b embed_dim"]:
+        """Return the features of one batch."""
+        ...
