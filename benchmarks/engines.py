@@ -1,95 +1,83 @@
-"""The image encoder computed by PyTorch and by OpenVINO, turn by turn in one process.
+"""The image encoder by every engine that is installed, turn by turn in one process.
 
 Run with `python -m benchmarks.engines`, without another load; about two minutes on one core.
 """
 
+import tempfile
 import time
-from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import Annotated, Any
 
-import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from app.core.settings import BackboneSettings
+from app.predictions.engines import machine
+from app.predictions.engines.agreement import Probe, agreement
 from app.predictions.engines.encoder import ImageEncoder
-from app.predictions.engines.openvino_engine import OpenVinoEncoder, least_cosine
-from app.predictions.engines.torch_engine import TorchEncoder
+from app.predictions.engines.loading import CONVERTED, load_encoder
+from app.predictions.engines.speed import batch_seconds
 from benchmarks.common import write_results
 from models.backbone_source import load_backbone
 
-_ROUNDS, _BATCHES = 15, (1, 16)
+_ROUNDS = 15
 
 
 def main(
     backbone: Annotated[str, typer.Option(help="What load_backbone takes.")] = "starter",
-    threads: Annotated[int | None, typer.Option(help="PyTorch's own choice by default.")] = None,
+    threads: Annotated[int | None, typer.Option(help="As many as cores by default.")] = None,
 ) -> None:
     """Print medians of rounds side by side and write `benchmarks/results/engines.json`."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    loaded = load_backbone(backbone, device="cpu")
-    plain = TorchEncoder(loaded)
-    start = time.perf_counter()
-    encoders: dict[str, ImageEncoder] = {"torch": plain, "openvino": OpenVinoEncoder(loaded)}
-    conversion = time.perf_counter() - start
+    encoders: dict[str, ImageEncoder] = {}
+    first: dict[str, float] = {}
+    again: dict[str, float] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("torch", *CONVERTED):
+            settings = BackboneSettings(source=backbone, device="cpu", engine=name, threads=threads)
+            encoders[name], first[name] = _timed(settings, Path(folder))
+            encoders[name], again[name] = _timed(settings, Path(folder))
+        runs = batch_seconds(encoders, _ROUNDS)
+    probe = Probe.of(load_backbone(backbone, device="cpu"))
     results: dict[str, Any] = {}
     table = Table(
-        "images a batch", "engine", "ms a batch", "images a second", "times torch",
-        title=f"Image encoder of {backbone}, {torch.get_num_threads()} threads, medians",
+        "engine", "images a batch", "ms a batch", "images a second", "times torch",
+        "least cosine", "first load, s", "load again, s",
+        title=f"Image encoder of {backbone}, {threads or machine.cores()} threads, medians",
     )  # fmt: skip
-    for count in _BATCHES:
-        pixels = _pictures(count, loaded.pixels.size)
-        runs = _measure(encoders, pixels)
-        middle = {name: median(times) for name, times in runs.items()}
-        for name, ms in middle.items():
+    for name, encoder in encoders.items():
+        cosine = agreement(encoder, probe)[0]
+        results[name] = {"least_cosine": cosine, "first_s": first[name], "again_s": again[name]}
+        for batch, seconds in runs[name].items():
+            middle = median(seconds)
+            times = median(runs["torch"][batch]) / middle
             table.add_row(
-                str(count), name, f"{ms:.1f}", f"{1000 * count / ms:.1f}",
-                f"{middle['torch'] / ms:.2f}",
+                name, str(batch), f"{1000 * middle:.1f}", f"{batch / middle:.1f}", f"{times:.2f}",
+                f"{cosine:.7f}", f"{first[name]:.1f}", f"{again[name]:.1f}",
             )  # fmt: skip
-        results[f"{count} images"] = {
-            "median_ms": middle,
-            "images_per_second": {name: 1000 * count / ms for name, ms in middle.items()},
-            "torch_over_openvino": middle["torch"] / middle["openvino"],
-            "least_cosine": least_cosine(*(it.encode(pixels) for it in encoders.values())),
-            "rounds_ms": runs,
-        }
+            results[name][f"{batch} images"] = {
+                "median_ms": 1000 * middle,
+                "images_per_second": batch / middle,
+                "times_torch": times,
+                "rounds_ms": [1000 * value for value in seconds],
+            }
     Console().print(table)
     write_results(
         "engines",
         {
             "backbone": backbone,
-            "threads": torch.get_num_threads(),
-            "conversion_seconds": conversion,
-            "openvino": version("openvino"),
+            "threads": threads or machine.cores(),
+            "versions": {name: version(name) for name in ("openvino", "onnxruntime")},
             "results": results,
         },
     )
 
 
-def _pictures(count: int, size: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (count, 3, size, size), generator=generator, dtype=torch.uint8)
-
-
-def _measure(encoders: dict[str, ImageEncoder], pixels: Tensor) -> dict[str, list[float]]:
-    """Return the milliseconds of each round; the engine that goes first changes with the rounds."""
-    runs: dict[str, list[float]] = {name: [] for name in encoders}
-    for encoder in encoders.values():
-        encoder.encode(pixels)  # the first batch of a size sets up what later ones use
-    for number in range(_ROUNDS):
-        for name in list(encoders)[:: 1 if number % 2 else -1]:
-            runs[name].append(_milliseconds(encoders[name].encode, pixels))
-    return runs
-
-
-def _milliseconds(encode: Callable[[Tensor], Tensor], pixels: Tensor) -> float:
+def _timed(settings: BackboneSettings, folder: Path) -> tuple[ImageEncoder, float]:
     start = time.perf_counter()
-    encode(pixels)
-    return 1000 * (time.perf_counter() - start)
+    return load_encoder(settings, folder), time.perf_counter() - start
 
 
 if __name__ == "__main__":

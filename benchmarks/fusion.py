@@ -20,7 +20,8 @@ from torch import Tensor
 from benchmarks.common import write_results
 from benchmarks.development_sets import SETS, development_set
 from models.backbone import Backbone
-from models.backbone_source import STARTER, load_backbone
+from models.backbone_files import STARTER
+from models.backbone_source import load_backbone
 from models.baselines.zero_shot import zero_shot
 from models.bench.data import BenchSet
 from models.bench.draws import class_counts, draw

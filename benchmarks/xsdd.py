@@ -15,7 +15,8 @@ from rich.table import Table
 
 from benchmarks.common import data_root, reencoded, write_results
 from models.backbone import Backbone
-from models.backbone_source import STARTER, load_backbone
+from models.backbone_files import STARTER
+from models.backbone_source import load_backbone
 from models.baselines.linear_probe import LinearProbe
 from models.baselines.nearest_class_mean import NearestClassMean
 from models.dataset import Dataset

@@ -13,13 +13,9 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from torch import nn
 
 from models.backbone import Backbone, Device, Precision
+from models.backbone_files import CONFIG_NAME, LOCAL, STARTER, local_folder
 from models.errors import BackboneUnavailable
 from models.memory import keep_freed_memory
-
-# The backbone that ships with Shotline, under a name that means the same on every machine.
-STARTER = "starter"
-STARTER_FOLDER = Path(__file__).parent / "starter"
-CONFIG_NAME = "open_clip_config.json"
 
 
 @dataclass(frozen=True)
@@ -43,9 +39,10 @@ class BackboneSource:
             BackboneUnavailable: another form, or an architecture or tag that open_clip does not
             know.
         """
-        if text == STARTER:
-            return cls(f"local-dir:{STARTER_FOLDER}")
-        if text.startswith(("local-dir:", "hf-hub:")):
+        folder = local_folder(text)
+        if folder is not None:
+            return cls(f"{LOCAL}{folder}")
+        if text.startswith("hf-hub:"):
             return cls(text)
         match = re.fullmatch(r"(?P<name>[^/@]+)(?:/(?P<tag>[^/@]+)|@(?P<file>.+))", text)
         if match is None:
@@ -113,8 +110,8 @@ def _create(source: BackboneSource, *, offline: bool) -> tuple[nn.Module, str]:
     """Build the model; return it with the name by which open_clip finds its tokenizer."""
     if source.architecture is None:
         name = _snapshot(source.text) if offline else source.text
-        folder = Path(name.removeprefix("local-dir:"))
-        if name.startswith("local-dir:") and not (folder / CONFIG_NAME).is_file():
+        folder = Path(name.removeprefix(LOCAL))
+        if name.startswith(LOCAL) and not (folder / CONFIG_NAME).is_file():
             raise BackboneUnavailable(
                 f"The folder {folder} holds no {CONFIG_NAME}.",
                 fix="Name a folder in open_clip's local-dir form.",
@@ -145,8 +142,8 @@ def _check_tokenizer(name: str, source: str) -> None:
     """Refuse what open_clip would ask a model hub for, whether Shotline is offline or not."""
     if name.startswith("hf-hub:"):
         return
-    if name.startswith("local-dir:"):
-        file = Path(name.removeprefix("local-dir:")) / CONFIG_NAME
+    if name.startswith(LOCAL):
+        file = Path(name.removeprefix(LOCAL)) / CONFIG_NAME
         config = json.loads(file.read_text(encoding="utf-8")).get("model_cfg", {})
     else:
         config = open_clip.get_model_config(name)
@@ -170,7 +167,7 @@ def _snapshot(text: str) -> str:
     repository = text.removeprefix("hf-hub:")
     config = _cached_file(repository, [CONFIG_NAME], text)
     _cached_file(repository, [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME], text)
-    return f"local-dir:{config.parent}"
+    return f"{LOCAL}{config.parent}"
 
 
 def _cached_weights(source: BackboneSource, tag_config: dict[str, Any]) -> Path:

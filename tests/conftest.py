@@ -1,8 +1,13 @@
 """Before any test imports `models`: shapes and types of its arguments are checked from here on."""
 
+import os
+
 from jaxtyping import install_import_hook
 
 # PEP 484: where a float is asked for, an int will do.
 _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 install_import_hook("models", _CHECKER)
+
+# Services that tests start need not measure engines first; `test_engines.py` does.
+os.environ.setdefault("SHOTLINE_BACKBONE_ENGINE", "torch")

@@ -43,7 +43,8 @@ def load(
     online: bool,
 ) -> "Backbone":
     """Load a backbone, the starter where none is named."""
-    from models.backbone_source import STARTER, load_backbone
+    from models.backbone_files import STARTER
+    from models.backbone_source import load_backbone
 
     return load_backbone(source or STARTER, device=device, precision=precision, offline=not online)
 

@@ -211,9 +211,13 @@ class BackboneSettings(Concern):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Arithmetic of the image encoder."
     )
-    engine: Literal["torch", "openvino"] = Field(
-        "torch",
-        description="What computes the gateway's image encoder; `openvino` is an extra, for CPUs.",
+    engine: Literal["auto", "torch", "torch-compile", "openvino", "onnx"] = Field(
+        "auto",
+        description="What computes the gateway's image encoder; `auto` takes the fastest that is"
+        " installed and decides as PyTorch does. `openvino` and `onnx` are extras, for CPUs.",
+    )
+    threads: PositiveInt | None = Field(
+        None, description="CPU threads of the image encoder; as many as cores by default."
     )
     offline: bool = Field(True, description="Refuse sources that would be fetched from a network.")
 
@@ -331,6 +335,11 @@ class Settings(BaseModel):
     def feature_folder(self) -> Path:
         """The folder of computed image features; safe to delete."""
         return self.home / "features"
+
+    @property
+    def engine_folder(self) -> Path:
+        """The folder of converted image encoders; safe to delete."""
+        return self.home / "engines"
 
     @property
     def thumbnail_folder(self) -> Path:

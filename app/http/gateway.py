@@ -30,11 +30,13 @@ class HealthCheck(NamedTuple):
         name: the part.
         check: raises where the part cannot be used.
         required: without it no decision can be made; else the gateway is `degraded`.
+        about: returns what people may want to know of it.
     """
 
     name: str
     check: Callable[[], None]
     required: bool = False
+    about: Callable[[], str] | None = None
 
 
 class Component(Protocol):

@@ -37,6 +37,10 @@ class Readiness(BaseModel):
             }
         ],
     )
+    about: dict[str, str] = Field(
+        description="What there is to say of a part, such as the engine that was chosen.",
+        examples=[{"backbone": "openvino 71 images/s in batches of 16; torch 29 images/s …"}],
+    )
 
 
 @router.get("/livez", summary="Is the process alive?")
@@ -68,7 +72,9 @@ async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
     elif failed:
         status = "degraded"
     return Readiness(
-        status=status, parts={check.name: parts[check.name] for check in gateway.checks}
+        status=status,
+        parts={check.name: parts[check.name] for check in gateway.checks},
+        about={check.name: check.about() for check in gateway.checks if check.about is not None},
     )
 
 

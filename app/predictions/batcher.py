@@ -94,6 +94,10 @@ class Batcher:
         """Raise where the encoder cannot be used."""
         self.encoder()
 
+    def about(self) -> str:
+        """Return what computes and why, for people; empty until it is loaded."""
+        return "" if self._encoder is None else self._encoder.about
+
     def submit(
         self, pixels: UInt8[np.ndarray, "3 size size"], *, lane: UUID, deadline: float
     ) -> Future[Encoded]:

@@ -36,7 +36,9 @@ def install_predictions(
     metrics = PredictionMetrics(gateway.metrics.registry)
     models = ModelCache(gateway.database, gateway.storage, metrics)
     batcher = Batcher(
-        load or partial(load_encoder, settings.backbone), settings.prediction.max_batch, metrics
+        load or partial(load_encoder, settings.backbone, settings.engine_folder),
+        settings.prediction.max_batch,
+        metrics,
     )
     records = RecordWriter(gateway.database, gateway.storage, settings.prediction, metrics)
     answers = IdempotencyStore(
@@ -52,7 +54,7 @@ def install_predictions(
         predictions,
     ]
     gateway.checks += [
-        HealthCheck("backbone", batcher.check, required=True),
+        HealthCheck("backbone", batcher.check, required=True, about=batcher.about),
         HealthCheck("models", models.check, required=True),
     ]
     app.state.predictions = predictions

@@ -20,7 +20,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from app.cli.main import app
-from models.backbone_source import CONFIG_NAME, STARTER_FOLDER
+from models.backbone_files import CONFIG_NAME, STARTER_FOLDER
 from models.checkpoint import Checkpoint, RunCheckpoint, RunIdentity
 
 Run = Callable[..., Result]

@@ -148,13 +148,15 @@ def settings(
 def backbone_settings(tmp_path_factory: pytest.TempPathFactory) -> BackboneSettings:
     """A backbone that is loaded and tuned in a moment."""
     source = tiny.write_backbone(tmp_path_factory.mktemp("backbone"))
-    return BackboneSettings(source=source, device="cpu")
+    return BackboneSettings(source=source, device="cpu", engine="torch")
 
 
 @pytest.fixture(scope="session")
-def encoder(backbone_settings: BackboneSettings) -> ImageEncoder:
+def encoder(
+    backbone_settings: BackboneSettings, tmp_path_factory: pytest.TempPathFactory
+) -> ImageEncoder:
     """The image encoder that all gateways of the tests share."""
-    return load_encoder(backbone_settings)
+    return load_encoder(backbone_settings, tmp_path_factory.mktemp("engines"))
 
 
 @pytest.fixture(scope="session")

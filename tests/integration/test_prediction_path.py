@@ -41,6 +41,7 @@ class Gate:
     def __init__(self, encoder: ImageEncoder) -> None:
         self._encoder = encoder
         self.source, self.digest = encoder.source, encoder.digest
+        self.about = encoder.about
         self.pixels: PixelSpec = encoder.pixels
         self.open = threading.Event()
         self.open.set()

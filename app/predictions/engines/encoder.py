@@ -1,6 +1,6 @@
 """What computes image features, whichever library does it."""
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -26,8 +26,21 @@ class ImageEncoder(Protocol):
         """What images are to be resized to."""
         ...
 
+    @property
+    def about(self) -> str:
+        """What computes, and why that was chosen, for people."""
+        ...
+
     def encode(
         self, pixels: UInt8[np.ndarray, "b 3 size size"]
     ) -> Float[np.ndarray, "b embed_dim"]:
         """Return the features of one batch."""
         ...
+
+
+class BackboneFacts(NamedTuple):
+    """What the gateway knows of a backbone whose image encoder another library computes."""
+
+    source: str
+    digest: str
+    pixels: PixelSpec

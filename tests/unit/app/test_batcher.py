@@ -24,7 +24,7 @@ LANE = new_id()
 class HeldEncoder:
     """Returns each image's first pixel, batch by batch as it is let go."""
 
-    source, digest = "held", "sha256:held"
+    source, digest, about = "held", "sha256:held", "held"
     pixels = PixelSpec(2, (0.5,) * 3, (0.5,) * 3, "bicubic")
 
     def __init__(self) -> None:

@@ -14,7 +14,8 @@ import safetensors.torch
 import torch
 
 from models.backbone import Backbone
-from models.backbone_source import STARTER_FOLDER, BackboneSource, load_backbone
+from models.backbone_files import STARTER_FOLDER
+from models.backbone_source import BackboneSource, load_backbone
 from models.errors import BackboneUnavailable
 from tests.unit.models.conftest import PIXELS, TEXT, VISION, build_clip
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from models.backbone import Backbone
-from models.backbone_source import STARTER, load_backbone
+from models.backbone_files import STARTER
+from models.backbone_source import load_backbone
 from models.baselines.zero_shot import zero_shot
 from models.methods.cpt import CPT, grouped_etf_loss, groups
 from models.methods.guide import Guide, Unguided, guide_of

@@ -10,7 +10,7 @@ import pytest
 from safetensors.torch import save_file
 
 from models.backbone import Backbone
-from models.backbone_source import CONFIG_NAME
+from models.backbone_files import CONFIG_NAME
 from models.bench.cells import Cell, list_cells
 from models.bench.data import BenchSet, SourceRef
 from models.bench.machine import describe
