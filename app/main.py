@@ -17,7 +17,7 @@ from app.core.sweep import sweep_orphans
 from app.http import docs, health, metrics
 from app.http.gateway import Gateway, HealthCheck
 from app.http.metrics import Metrics
-from app.http.middleware import BodyLimit, RequestContext
+from app.http.middleware import BodyLimit, BodyPace, RequestContext
 from app.http.openapi import describe
 from app.http.problems import install_problems
 from app.images import routes as images
@@ -75,6 +75,7 @@ def create_app(
     install_problems(app, ROUTERS)
     describe(app)
     limits = settings.limits
+    app.add_middleware(BodyPace, seconds=limits.body_seconds)
     app.add_middleware(
         BodyLimit,
         default=limits.body_bytes,

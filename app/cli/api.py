@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
+from uuid import UUID, uuid4
 
 import httpx2
 
@@ -17,7 +18,7 @@ _TIMEOUT = httpx2.Timeout(60.0, connect=5.0)
 _UPLOAD_TIMEOUT = httpx2.Timeout(600.0, connect=5.0)
 _POLL_SECONDS = 0.3
 # A gateway that is started anew is back by then.
-_PATIENCE, _PAUSE = 120.0, 1.0
+_PATIENCE, _PAUSE, _LONGEST_PAUSE = 120.0, 1.0, 10.0
 # Of one request: the bar moves, a broken connection costs little, and the archive fits into memory.
 _BATCH_FILES, _BATCH_BYTES = 64, 64 * 1024**2
 _AWAY = {502, 503, 504}
@@ -33,13 +34,21 @@ class RequestFailed(ShotlineError):
 
     Args:
         answer: the problem, as it came.
+        retry_after: seconds after which the gateway is worth another try, where it said so.
     """
 
     def __init__(
-        self, problem: str, *, fix: str, field: str | None = None, answer: Json | None = None
+        self,
+        problem: str,
+        *,
+        fix: str,
+        field: str | None = None,
+        answer: Json | None = None,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(problem, fix=fix, field=field)
         self.answer = answer or {}
+        self.retry_after = retry_after
 
 
 class GatewayAway(RequestFailed):
@@ -102,6 +111,8 @@ class Api:
     def call_again(self, method: str, path: str, **options: Any) -> httpx2.Response:
         """Send a request that may be sent twice, and again for as long as a restart takes.
 
+        Between two tries it waits as long as the gateway asked for, up to a limit.
+
         Raises:
             RequestFailed: as above.
         """
@@ -109,18 +120,42 @@ class Api:
         while True:
             try:
                 return self.call(method, path, **options)
-            except GatewayAway:
-                if time.monotonic() > give_up_at:
+            except RequestFailed as error:
+                if not _passing(error) or time.monotonic() > give_up_at:
                     raise
-            time.sleep(_PAUSE)
+                pause = _PAUSE if error.retry_after is None else error.retry_after
+            time.sleep(min(pause, _LONGEST_PAUSE))
 
     def project(self, name: str) -> Json:
         """Return the project of that name; made where there is none."""
-        found: list[Json] = self.call("GET", "/v1/projects", params={"name": name}).json()["items"]
-        if found:
-            return found[0]
+        if (found := self._named(name)) is not None:
+            return found
         made: Json = self.call("POST", "/v1/projects", json={"name": name}).json()
         return made
+
+    def project_id(self, project: str) -> str:
+        """Return the id of the project of that name; an id is taken as it is.
+
+        Raises:
+            BadInput: there is none.
+        """
+        try:
+            return str(UUID(project))
+        except ValueError:
+            pass
+        found = self._named(project)
+        if found is None:
+            raise BadInput(
+                f"The gateway at {self._url} has no project {project!r} that this API key may see.",
+                fix="Check its name, or make one with `shotline push`.",
+                field="project",
+            )
+        identifier: str = found["id"]
+        return identifier
+
+    def _named(self, name: str) -> Json | None:
+        found: list[Json] = self.call("GET", "/v1/projects", params={"name": name}).json()["items"]
+        return found[0] if found else None
 
     def upload(
         self,
@@ -197,13 +232,29 @@ class Api:
         path = f"/v1/projects/{project}/aliases/production"
         self.call_again("PUT", path, json={"version": version})
 
-    def predict(self, project: str, image: bytes) -> Json:
-        """Ask for the decision on one photograph."""
-        answer: Json = self.call(
+    def predict(
+        self, project: str, image: bytes, *, image_id: str | None = None, top_k: int | None = None
+    ) -> Json:
+        """Ask for the decision on one photograph, under a key: it is recorded once.
+
+        Args:
+            project: its id.
+            image: the file's bytes.
+            image_id: what the decision is recorded under.
+            top_k: so many classes are listed; None for all.
+
+        Raises:
+            RequestFailed: see `call_again`.
+        """
+        headers = {"Content-Type": "image/*", "Idempotency-Key": str(uuid4())}
+        if image_id is not None:
+            headers["Image-Id"] = image_id
+        answer: Json = self.call_again(
             "POST",
             f"/v1/projects/{project}/predict",
             content=image,
-            headers={"Content-Type": "image/*"},
+            headers=[(name.encode(), value.encode()) for name, value in headers.items()],
+            params={} if top_k is None else {"top_k": top_k},
         ).json()
         return answer
 
@@ -237,6 +288,8 @@ def _tar(files: Sequence[Labelled]) -> bytes:
 
 def _failed(answer: httpx2.Response) -> RequestFailed:
     kind = GatewayAway if answer.status_code in _AWAY else RequestFailed
+    said = answer.headers.get("Retry-After", "")
+    after = float(said) if said.isdecimal() else None  # else it is a date, which no gateway sends
     try:
         problem = answer.json()
         detail = problem["detail"]
@@ -244,6 +297,13 @@ def _failed(answer: httpx2.Response) -> RequestFailed:
         return kind(
             f"The gateway answered {answer.status_code}: {answer.text[:200]!r}.",
             fix="Look into its log.",
+            retry_after=after,
         )
     fix = problem.get("fix", "See the gateway's documentation, /docs.")
-    return kind(detail, fix=fix, answer=problem)
+    return kind(detail, fix=fix, field=problem.get("field"), answer=problem, retry_after=after)
+
+
+def _passing(error: RequestFailed) -> bool:
+    """Say whether the same request may get another answer: also while its first try is at work."""
+    at_work = error.answer.get("status") == 409 and error.field == "Idempotency-Key"
+    return at_work or isinstance(error, GatewayAway)

@@ -1,34 +1,52 @@
-"""`shotline predict`: a tuned model and photographs in, decisions out. No service is needed."""
+"""`shotline predict`: photographs in, decisions out, by a model file or by a running gateway."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
-from rich.text import Text
 
-from app.cli.console import err, fail, out, plain
+from app.cli.console import err, fail, out, progress_bar
 from app.cli.options import (
     BackboneOption,
     DeviceOption,
     JsonOption,
     OnlineOption,
     PrecisionOption,
+    check_output,
     load,
 )
-from models.errors import BadImage, BadInput
+from models.errors import BadImage, BadInput, ShotlineError
 
 if TYPE_CHECKING:
-    from models.decision import Decision
+    from app.cli.decisions import Decided
     from models.predictor import Predictor
 
-_COLOURS = {"ok": "green", "ng": "red", "undecidable": "yellow"}
+_HERE = "http://127.0.0.1:8000"
+_MODEL = ".safetensors"
 
 
 def predict(
-    model: Annotated[Path, typer.Argument(help="A file that `shotline tune` wrote.")],
-    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="[MODEL] IMAGE",
+            help="A file that `shotline tune` wrote, none with --project; then photographs, or"
+            " folders of them.",
+        ),
+    ],
+    project: Annotated[
+        str | None,
+        typer.Option(help="Ask a gateway: by what this project, a name or id, has in production."),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(help=f"Where the gateway is, by default SHOTLINE_URL or {_HERE}."),
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option(envvar="SHOTLINE_KEY", help="An API key of an operator.")
+    ] = None,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="How many classes --json lists for an image.")
     ] = None,
@@ -37,39 +55,134 @@ def predict(
     precision: PrecisionOption = "auto",
     online: OnlineOption = False,
     as_json: JsonOption = False,
+    csv: Annotated[
+        Path | None, typer.Option(help="Write a line for each image to this file, too.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file of --csv.")] = False,
 ) -> None:
     """Decide on photographs. A bad one is named and the others are decided; the exit code is 2."""
+    if csv is not None:
+        check_output(csv, force=force)
+    if project is None and url is None:
+        model, images = _model_and_images(paths)
+        results, ended = _by_file(model, images, top_k, backbone, device, precision, online), None
+    else:
+        computing = backbone is not None, device != "auto", precision != "auto", online
+        _refuse_options(dict(zip(_COMPUTING, computing, strict=True)))
+        results, ended = _by_gateway(paths, project, url, key, top_k)
+    _report(results, ended, as_json=as_json, csv=csv)
+
+
+_COMPUTING = ("--backbone", "--device", "--precision", "--online")
+
+
+def _model_and_images(paths: list[Path]) -> tuple[Path, list[Path]]:
+    model, *images = paths
+    if model.is_dir() or not images:
+        raise BadInput(
+            f"{model} is a folder; without --project a model file comes first."
+            if model.is_dir()
+            else f"Only {model} is named; a model file and photographs are expected.",
+            fix="Write `shotline predict MODEL IMAGE...`, or name a gateway's --project.",
+            field="model",
+        )
+    return model, list(_expand(images))
+
+
+def _refuse_options(given: dict[str, bool]) -> None:
+    for option, is_given in given.items():
+        if is_given:
+            raise BadInput(
+                f"{option} is for a model file; with --project the gateway computes.",
+                fix=f"Leave {option} out.",
+                field=option.removeprefix("--"),
+            )
+
+
+def _by_file(
+    model: Path,
+    images: list[Path],
+    top_k: int | None,
+    backbone: str | None,
+    device: DeviceOption,
+    precision: PrecisionOption,
+    online: OnlineOption,
+) -> "list[Decided]":
     from models.artifact import read_artifact
     from models.predictor import Predictor
 
-    artifact, photographs = read_artifact(model), list(_expand(images))
+    artifact = read_artifact(model)
     with err.status("Loading the backbone …"):
         loaded = load(backbone or artifact.header.backbone, device, precision, online=online)
     predictor = Predictor(artifact, loaded)
-    results = list(_decide(predictor, photographs, top_k))
-    decided = [(path, answer) for path, answer in results if not isinstance(answer, BadImage)]
+    with progress_bar() as bar:
+        task = bar.add_task("Deciding", total=len(images), note="")
+        results = []
+        for path in images:
+            results.append(_decide(predictor, path, top_k))
+            bar.advance(task)
+    return results
+
+
+def _decide(predictor: "Predictor", path: Path, top_k: int | None) -> "Decided":
+    from app.cli.decisions import Decided, bad, unreadable
+
+    try:
+        answer = predictor.predict([path.read_bytes()], top_k=top_k)[0]
+    except OSError as error:
+        return unreadable(path, error)
+    except BadImage as error:
+        return bad(path, error)
+    return Decided(path, answer.model_dump())
+
+
+def _by_gateway(
+    paths: list[Path], project: str | None, url: str | None, key: str | None, top_k: int | None
+) -> "tuple[list[Decided], ShotlineError | None]":
+    from app.cli.api import Api
+    from app.cli.asking import ask
+
+    if project is None:
+        raise BadInput(
+            f"The gateway {url} is named, but no project.",
+            fix="Say with --project which one's version in production is to decide.",
+            field="project",
+        )
+    for path in paths:
+        if path.suffix == _MODEL and not path.is_dir():
+            raise BadInput(
+                f"{path} is a model file; with --project the version in production decides.",
+                fix="Leave the file out, or --project and --url.",
+                field="model",
+            )
+    images = list(_expand(paths))
+    with Api(url or os.environ.get("SHOTLINE_URL") or _HERE, key) as api, progress_bar() as bar:
+        api.call("GET", "/livez")  # at once: what is asked later is asked again for minutes
+        task = bar.add_task("Deciding", total=len(images), note="")
+        return ask(
+            api, api.project_id(project), images, top_k=top_k, decided=lambda: bar.advance(task)
+        )
+
+
+def _report(
+    results: "list[Decided]", ended: ShotlineError | None, *, as_json: bool, csv: Path | None
+) -> None:
+    """Print the decisions, then what stands against others; the exit code is 2 where any does."""
+    from app.cli import decisions
+    from models.files import write_atomic
+
+    if csv is not None:
+        write_atomic(csv, decisions.as_csv(results))
     if as_json:
-        rows = [{"image": str(path)} | answer.model_dump() for path, answer in decided]
-        out.print_json(data=rows, ensure_ascii=True)  # a path can hold what UTF-8 cannot
-    else:
-        out.print(_table(decided))
-    failed = [answer for _, answer in results if isinstance(answer, BadImage)]
+        # A path can hold what UTF-8 cannot.
+        out.print_json(data=decisions.as_json(results), ensure_ascii=True)
+    elif results or ended is None:
+        out.print(decisions.as_table(results))
+    failed = decisions.problems(results) + ([] if ended is None else [ended])
     for error in failed:
         fail(error)
     if failed:
         raise typer.Exit(2)
-
-
-def _decide(
-    predictor: "Predictor", images: list[Path], top_k: int | None
-) -> "Iterator[tuple[Path, Decision | BadImage]]":
-    for path in images:
-        try:
-            yield path, predictor.predict([path.read_bytes()], top_k=top_k)[0]
-        except OSError as error:
-            yield path, BadImage(f"{path} cannot be read: {error}.", fix="Check the path.")
-        except BadImage as error:
-            yield path, BadImage(f"{path}: {error.problem}", fix=error.fix)
 
 
 def _expand(paths: list[Path]) -> Iterator[Path]:
@@ -90,20 +203,3 @@ def _expand(paths: list[Path]) -> Iterator[Path]:
                 f"The folder {path} holds no photographs.", fix="Check the path.", field="images"
             )
         yield from files
-
-
-def _table(decided: "list[tuple[Path, Decision]]") -> Table:
-    table = Table()
-    table.add_column("Image", overflow="fold")
-    table.add_column("Decision")
-    table.add_column("Class", overflow="fold")
-    table.add_column("Probability")
-    for path, answer in decided:
-        colour = _COLOURS[answer.decision]
-        table.add_row(
-            plain(path),
-            Text(answer.decision, colour),
-            Text(answer.label),
-            f"{answer.probability:.3f}",
-        )
-    return table

@@ -13,6 +13,7 @@
     │   ├── Duplicate           the name is taken
     │   └── Frozen              it can no longer be changed
     ├── TooLarge                a body, file or archive over the limit
+    ├── TooSlow                 a body that does not come on
     ├── UnsupportedType         a content type that this address does not read
     ├── Unavailable             something that the answer needs cannot be reached
     ├── Damaged                 stored bytes that are not what their digest says
@@ -94,6 +95,10 @@ class Frozen(Conflict):
 
 class TooLarge(ShotlineError):
     """A body, file or archive over the limit."""
+
+
+class TooSlow(ShotlineError):
+    """A body that does not come on."""
 
 
 class UnsupportedType(ShotlineError):

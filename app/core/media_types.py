@@ -1,5 +1,6 @@
-"""The media types of the image formats that are read, by Pillow's names of the formats."""
+"""The media types of images and archives that are read."""
 
+# By Pillow's names of the formats.
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
     "MPO": "image/jpeg",
@@ -9,3 +10,12 @@ MEDIA_TYPES = {
     "TIFF": "image/tiff",
     "GIF": "image/gif",
 }
+ARCHIVE_TYPES = frozenset(
+    {
+        "application/zip",
+        "application/x-zip-compressed",
+        "application/x-tar",
+        "application/gzip",
+        "application/x-gzip",
+    }
+)

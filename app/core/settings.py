@@ -186,6 +186,9 @@ class LimitSettings(Concern):
         50_000_000, le=50_000_000, description="Pixels of one image; 50 million at most."
     )
     predict_images: PositiveInt = Field(1000, description="Images in one prediction request.")
+    body_seconds: PositiveFloat = Field(
+        30.0, description="Seconds in which a body must bring 16 KiB or its end; slower is 408."
+    )
     upload_workers: PositiveInt = Field(2, description="Uploads that are decoded at the same time.")
 
 

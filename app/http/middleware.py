@@ -3,6 +3,7 @@
 Plain ASGI: nothing here reads a body or holds one.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.errors import BadRequest, TooLarge
+from app.core.errors import BadRequest, TooLarge, TooSlow
 from app.core.ids import new_id
 from app.http.metrics import Metrics
 from app.http.problems import problem_response
@@ -20,6 +21,8 @@ from models.errors import ShotlineError
 log = structlog.get_logger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,128}")
+_WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
+_LEAST_BYTES = 16 * 1024
 _QUIET = {"/livez", "/readyz", "/metrics"}
 _SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -143,6 +146,69 @@ class _Counter:
             if self._seen > self._limit:
                 raise _too_large(f"more than {self._limit}", self._limit)
         return message
+
+
+class BodyPace:
+    """Ends a request whose body does not come on: its connection would be held for ever.
+
+    Args:
+        app: what comes after.
+        seconds: in which a body has to bring `_LEAST_BYTES` or its end. Only the time spent
+            waiting for the client counts.
+    """
+
+    def __init__(self, app: ASGIApp, *, seconds: float) -> None:
+        self.app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http" or scope["method"] in _WITHOUT_BODY:
+            await self.app(scope, receive, send)
+            return
+        clock = _Clock(receive, send, self._seconds)
+        await self.app(scope, clock.receive, clock.send)
+
+
+class _Clock:
+    def __init__(self, receive: Receive, send: Send, seconds: float) -> None:
+        self._receive, self._send = receive, send
+        self._seconds = self._left = seconds
+        self._bytes = 0
+        self._whole, self._late = False, False
+
+    async def receive(self) -> Message:
+        if self._whole:  # what is waited for now is that the caller leaves
+            return await self._receive()
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(max(0.0, self._left)):
+                message = await self._receive()
+        except TimeoutError:
+            self._late = True
+            raise _too_slow(self._seconds) from None
+        self._note(message, time.monotonic() - started)
+        return message
+
+    def _note(self, message: Message, waited: float) -> None:
+        self._whole = not message.get("more_body", False)
+        self._bytes += len(message.get("body", b""))
+        self._left -= waited
+        if self._bytes >= _LEAST_BYTES:
+            self._bytes, self._left = 0, self._seconds
+
+    async def send(self, message: Message) -> None:
+        if self._late and message["type"] == "http.response.start":
+            MutableHeaders(scope=message)["Connection"] = "close"
+        await self._send(message)
+
+
+def _too_slow(seconds: float) -> TooSlow:
+    return TooSlow(
+        f"The body brought less than {_LEAST_BYTES} bytes within {seconds:g} s.",
+        fix="Send the body without pauses, or less at a time.",
+        field="body",
+    )
 
 
 def _check_length(stated: str | None, limit: int) -> ShotlineError | None:

@@ -11,12 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from app.core import errors
 from models import errors as core
 
 MEDIA_TYPE = "application/problem+json"
+_LEFT = 499  # nginx's status for a caller who left before the answer
 _SHOWN = 100
 _MOST_FIELDS = 20
 
@@ -160,6 +162,9 @@ KINDS: Mapping[type[core.ShotlineError], Kind] = {
     ),
     core.Cancelled: Kind(409, "cancelled", "Cancelled", "Start it again when you want its result."),
     errors.TooLarge: Kind(413, "too-large", "Too large", "Send less at a time."),
+    errors.TooSlow: Kind(
+        408, "too-slow", "Body too slow", "Send the body without pauses, or less at a time."
+    ),
     errors.UnsupportedType: Kind(
         415,
         "unsupported-type",
@@ -235,6 +240,7 @@ def install_problems(app: FastAPI, routers: Iterable[APIRouter]) -> None:
     app.add_exception_handler(RequestValidationError, _on_validation_error)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(OSError, _on_os_error)
+    app.add_exception_handler(ClientDisconnect, _on_disconnect)
 
 
 async def _on_shotline_error(request: Request, error: Exception) -> Response:
@@ -252,6 +258,11 @@ async def _on_os_error(request: Request, error: Exception) -> Response:
         ),
         request_id(request),
     )
+
+
+async def _on_disconnect(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    """Answer nobody; the log and the metrics show the status."""
+    return Response(status_code=_LEFT)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

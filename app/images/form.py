@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from app.core.errors import BadRequest, TooLarge, UnsupportedType
+from app.core.media_types import ARCHIVE_TYPES
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
 from app.core.tables import Split
@@ -17,15 +18,6 @@ from app.images.incoming import IncomingFile
 from models.errors import BadInput
 from models.names import clean_text
 
-ARCHIVE_TYPES = frozenset(
-    {
-        "application/zip",
-        "application/x-zip-compressed",
-        "application/x-tar",
-        "application/gzip",
-        "application/x-gzip",
-    }
-)
 _FIELDS = {"label", "split", "group", "groups", "ok"}
 
 

@@ -1,11 +1,11 @@
-"""The three bodies that a prediction comes in: a raw image, multipart, or JSON with base64."""
+"""The bodies that a prediction comes in: a raw image, multipart, JSON with base64, an archive."""
 
 import base64
 import binascii
 import hashlib
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,17 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.requests import Request
 
+from app.core.archive import ArchivedFile, open_files
 from app.core.clock import to_utc
 from app.core.errors import BadRequest, TooLarge, UnsupportedType
+from app.core.media_types import ARCHIVE_TYPES
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
 from app.http.spool import Part, SpooledBody, spool
 from app.predictions.incoming import NO_ORIGIN, IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
 from models.errors import BadImage, BadInput
-from models.names import clean_text
+from models.names import TEXT_LENGTH, clean_text, printable
 
 # The texts that may come with an image have as many characters, each of which may be a comma.
 _MARKS_PER_IMAGE = 700
@@ -33,10 +35,18 @@ _FIELDS = ("image_id", "part_id", "station", "captured_at")
 
 @dataclass(frozen=True)
 class Intake:
-    """What a request asks: the images, and whether it asked for one or for a list."""
+    """What a request asks.
+
+    Attributes:
+        images: in their order.
+        single: it asked for one image, not for a list.
+        archive: they came in an archive, which is answered in lines unless JSON is asked for.
+        stack: what the images are read from.
+    """
 
     images: Sequence[IncomingImage]
     single: bool
+    archive: bool = False
     stack: ExitStack = field(default_factory=ExitStack)
 
     def fingerprint(self, *extra: object) -> str:
@@ -64,12 +74,12 @@ async def read_intake(
         request: its body is not read yet.
         defaults: what the headers say of all its images.
         limits: on bytes and images.
-        scratch: where a multipart body is spooled to.
+        scratch: where a multipart body or an archive is spooled to.
         threads: what reads it takes a thread of these.
 
     Raises:
         BadRequest, BadInput, RequestValidationError: a body that cannot be read.
-        TooLarge: more bytes or images than allowed.
+        TooLarge: more bytes or images than allowed, or an archive that can only be a bomb.
         UnsupportedType: another content type.
     """
     content_type = request.headers.get("content-type", "")
@@ -79,14 +89,16 @@ async def read_intake(
         return Intake([IncomingImage(defaults, lambda: data)], single=True)
     if kind == "multipart/form-data":
         return await _read_form(request, content_type, defaults, limits, scratch, threads)
+    if kind in ARCHIVE_TYPES:
+        return await _read_archive(request, defaults, limits, scratch, threads)
     if kind == "application/json":
         data = await request.body()
         return await anyio.to_thread.run_sync(_read_json, data, defaults, limits, limiter=threads)
     raise UnsupportedType(
-        f"The Content-Type {content_type[:80]!r} is none of image/*, multipart/form-data and"
-        " application/json.",
-        fix="Send the image's bytes as image/jpeg or image/png, a form with files, or JSON with"
-        " base64.",
+        f"The Content-Type {content_type[:80]!r} is none of image/*, multipart/form-data,"
+        " application/json and application/zip.",
+        fix="Send the image's bytes as image/jpeg or image/png, a form with files, JSON with"
+        " base64, or a zip or tar.",
         field="Content-Type",
     )
 
@@ -187,6 +199,47 @@ def _origin_of(
     if not said["image_id"]:
         own["image_id"] = part.file_name or ""
     return make_origin(**own, defaults=common)
+
+
+async def _read_archive(
+    request: Request,
+    defaults: Origin,
+    limits: LimitSettings,
+    scratch: Path,
+    threads: CapacityLimiter,
+) -> Intake:
+    stack = ExitStack()
+    try:
+        body = await spool(request, scratch, threads)
+        stack.callback(body.close)
+        opened = open_files(body.whole(), limits, scratch)
+        files = await anyio.to_thread.run_sync(stack.enter_context, opened, limiter=threads)
+        _check_count(len(files), limits)
+    except BaseException:
+        stack.close()
+        raise
+    images = [
+        IncomingImage(
+            replace(defaults, image_id=_id_of(file.name)),
+            partial(_unpacked, file, limits.file_bytes),
+        )
+        for file in files
+    ]
+    return Intake(images, single=False, archive=True, stack=stack)
+
+
+def _id_of(path: str) -> str:
+    """Return a path in an archive as an image's id; of a long one the end, which tells more."""
+    shown = printable(path, len(path)).strip() or "(no name)"
+    return shown if len(shown) <= TEXT_LENGTH else "…" + shown[1 - TEXT_LENGTH :]
+
+
+def _unpacked(file: ArchivedFile, limit: int) -> bytes:
+    if file.problem is not None:
+        raise file.problem
+    if file.size > limit:
+        raise _too_long(file.size, limit)
+    return file.read(limit)
 
 
 def _read_json(data: bytes, defaults: Origin, limits: LimitSettings) -> Intake:

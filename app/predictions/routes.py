@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from app.core import errors
 from app.core.access import Principal
+from app.core.media_types import ARCHIVE_TYPES
 from app.http.authentication import Operator
 from app.http.examples import example_of
 from app.http.gateway import GatewayDep
@@ -79,9 +81,16 @@ async def _call(
         top_k,
         math.inf if deadline_ms is None else time.monotonic() + deadline_ms / 1000,
         idempotency_key,
-        Form(compact=format == "compact", lines=NDJSON in accept),
+        Form(compact=format == "compact", lines=_lines(accept)),
         make_origin(*(None if text is None else _utf8(text) for text in said)),
     )
+
+
+def _lines(accept: str) -> bool | None:
+    """Say whether lines are asked for; None where neither they nor JSON are named."""
+    if NDJSON in accept:
+        return True
+    return False if "application/json" in accept else None
 
 
 CallDep = Annotated[Call, Depends(_call)]
@@ -129,13 +138,18 @@ _BODY: dict[str, Any] = {
                 "example": {"image": ["part.jpg"], "image_id": "cam3-1", "part_id": "SN-4711"},
             },
             "application/json": {"schema": _inlined(PredictIn.model_json_schema())},
+            **{
+                kind: _BINARY | {"example": "(the bytes of an archive of photographs)"}
+                for kind in sorted(ARCHIVE_TYPES)
+            },
         },
     }
 }
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {
         "model": PredictionOut | ResultsOut,
-        "description": "One image: the prediction. Several: `results` in the order of the request.",
+        "description": "One image: the prediction. Several: `results` in the order of the request,"
+        " or a line for each; an archive gets lines unless JSON is asked for.",
         "content": {
             "application/json": {
                 "examples": {
@@ -149,7 +163,8 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
             "text/plain": {"schema": {"type": "string"}, "example": _COMPACT_EXAMPLE},
             NDJSON: {
                 "schema": {"type": "string"},
-                "example": '{"index":1,"decision":"ok",…}\n{"index":0,"status":422,…}\n',
+                "example": '{"index":1,"image_id":"lot 7/2.png","decision":"ok",…}\n'
+                '{"index":0,"image_id":"lot 7/1.png","status":422,…}\n',
             },
         },
     },
@@ -157,10 +172,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         errors.BadRequest,
         BadInput,
         BadImage,
+        errors.BadUpload,
         errors.Forbidden,
         errors.NotFound,
         errors.Conflict,
         ArtifactMismatch,
+        errors.TooSlow,
         errors.TooLarge,
         errors.UnsupportedType,
         errors.Unavailable,
@@ -193,6 +210,9 @@ async def predict(
     Several are answered in the order of the request; with `Accept: application/x-ndjson` each by a
     line of its own as soon as it is decided on. In the place of an image that cannot be decided on
     stands a problem.
+
+    The files of a zip or tar are images whose `image_id` is the path in the archive. They are
+    answered by lines; with `Accept: application/json` in their order.
     """
     model = await predictions.project_model(project)
     return await _serve(request, principal, call, gateway, predictions, model)
@@ -229,7 +249,15 @@ async def _serve(
     if call.key is not None:
         once = Once(f"{principal.key_id} {request.url.path}", call.key)
     question = Question(model, principal, call.top_k, call.deadline)
-    return await serve(predictions, intake, question, call.form, once)
+    return await serve(
+        predictions, intake, question, call.form, once, partial(_until_left, request)
+    )
+
+
+async def _until_left(request: Request) -> None:
+    """Wait until the caller is gone; the body is read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _utf8(header: str) -> str:

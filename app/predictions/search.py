@@ -1,7 +1,5 @@
 """Predictions that were made: found, shown, exported."""
 
-import csv
-import io
 from collections.abc import Iterator, Sequence
 from uuid import UUID
 
@@ -11,6 +9,7 @@ from app.core.access import Principal
 from app.core.database import Database
 from app.core.errors import NotFound
 from app.core.media_types import MEDIA_TYPES
+from app.core.spreadsheet import cell, csv_bytes
 from app.core.storage import Storage
 from app.core.tables import PredictionRecord
 from app.predictions import repository
@@ -70,12 +69,12 @@ def list_predictions(
 
 def export_csv(database: Database, project_id: UUID, wanted: Filter) -> Iterator[bytes]:
     """Yield the project's predictions as CSV (RFC 4180) in UTF-8, some hundred at a time."""
-    yield _csv([COLUMNS])
+    yield csv_bytes([COLUMNS])
     after: UUID | None = None
     while True:
         with database.reading() as session:
             rows = repository.page(session, project_id, wanted, after=after, limit=_PORTION)
-            portion = _csv([_line(row) for row in rows])
+            portion = csv_bytes([_line(row) for row in rows])
         if portion:
             yield portion
         if len(rows) < _PORTION:
@@ -103,25 +102,13 @@ def _line(row: PredictionRecord) -> list[str]:
     return [
         str(row.id),
         row.created_at.isoformat(),
-        _cell(row.image_id),
-        _cell(row.part_id),
-        _cell(row.station),
+        cell(row.image_id),
+        cell(row.part_id),
+        cell(row.station),
         row.captured_at.isoformat() if row.captured_at else "",
         row.decision,
-        _cell(row.label),
+        cell(row.label),
         f"{row.probability:.6f}",
         str(row.model_number),
         row.model_digest,
     ]
-
-
-def _cell(text: str | None) -> str:
-    """Return text that no spreadsheet takes for a formula."""
-    text = text or ""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
-
-
-def _csv(lines: Sequence[Sequence[str]]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out).writerows(lines)
-    return out.getvalue().encode()

@@ -3,15 +3,16 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 import structlog
 from anyio import CancelScope
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
@@ -33,10 +34,19 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Form:
-    """How the caller wants the answer."""
+    """How the caller wants the answer.
+
+    Attributes:
+        compact: as a line for a PLC; counts more than `lines`.
+        lines: as NDJSON; None where the caller does not say, and the body decides.
+    """
 
     compact: bool = False
-    lines: bool = False
+    lines: bool | None = None
+
+    def for_body(self, intake: Intake) -> "Form":
+        """Return the form with nothing left open."""
+        return self if self.lines is not None else replace(self, lines=intake.archive)
 
 
 @dataclass(frozen=True)
@@ -48,15 +58,31 @@ class Once:
 
 
 async def serve(
-    predictions: Predictions, intake: Intake, question: Question, form: Form, once: Once | None
+    predictions: Predictions,
+    intake: Intake,
+    question: Question,
+    form: Form,
+    once: Once | None,
+    left: Callable[[], Awaitable[None]],
 ) -> Response:
     """Answer a request; the intake is closed when the answer is out.
 
+    Args:
+        predictions: the prediction path.
+        intake: the request's body.
+        question: what is asked of each image.
+        form: of the answer.
+        once: the Idempotency-Key, where there is one.
+        left: returns when the caller is gone. What still waits is then not begun, but under an
+            Idempotency-Key: what was recorded must be answered to the next try.
+
     Raises:
         ShotlineError: the one image cannot be decided on, or the request cannot be taken.
+        ClientDisconnect: the caller left.
     """
     async with AsyncExitStack() as stack:
         stack.push(intake.stack.pop_all())
+        form = form.for_body(intake)
         _check_form(intake, form)
         known = await _begin(predictions, intake, question, form, once)
         if known is not None:
@@ -68,8 +94,22 @@ async def serve(
             lines = _Lines(predictions, intake, question, memory)
             lines.start(stack.pop_all())
             return lines
-        answer = await _answer(predictions, intake, question, form, memory)
-        return _response(answer)
+        answering = _answer(predictions, intake, question, form, memory)
+        return _response(await (answering if memory.wanted else _unless_left(answering, left)))
+
+
+async def _unless_left(
+    answering: Coroutine[Any, Any, Result], left: Callable[[], Awaitable[None]]
+) -> Result:
+    work, leaving = asyncio.create_task(answering), asyncio.ensure_future(left())
+    try:
+        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            return work.result()
+        raise ClientDisconnect
+    finally:
+        work.cancel()
+        leaving.cancel()
 
 
 class _Memory:

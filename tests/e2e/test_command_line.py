@@ -1,5 +1,6 @@
 """The core's commands as a person runs them: real photographs on the disk, the real starter."""
 
+import csv
 import errno
 import json
 import os
@@ -190,6 +191,42 @@ def test_a_folder_of_new_photographs(tune: Run, run: Run, tmp_path: Path) -> Non
     assert [row["image"] for row in decided] == [
         str(folder / name / f"{number}.png") for name in ("good", "scratch") for number in range(4)
     ]
+
+
+def test_decisions_as_csv(tune: Run, run: Run, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch")
+    tune(folder)
+    new = tmp_path / "new"
+    write_image(new / "1, left.png", 999, COLOURS["scratch"])
+    (new / "2.png").write_bytes(b"not a photograph")
+    model, table = tmp_path / "model.safetensors", tmp_path / "decisions.csv"
+    refused(run("predict", model, new, "--csv", table), "2.png", "not an image")
+    good, bad = csv.DictReader(table.read_text().splitlines())
+    assert good["image"] == str(new / "1, left.png")
+    assert (good["decision"], good["label"], good["problem"]) == ("ng", "scratch", "")
+    assert 0 < float(good["probability"]) <= 1
+    assert bad["image"] == str(new / "2.png")
+    assert (bad["decision"], bad["label"], bad["probability"]) == ("", "", "")
+    assert "not an image" in bad["problem"]
+    again = run("predict", model, new / "1, left.png", "--csv", table)
+    refused(again, "decisions.csv exists", "--force")
+    assert again.stdout == ""
+    assert run("predict", model, new / "1, left.png", "--csv", table, "--force").exit_code == 0
+    assert len(table.read_text().splitlines()) == 2
+
+
+def test_a_model_file_or_a_gateway(run: Run, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "new" / "1.png", 1, COLOURS["good"])
+    model = tmp_path / "model.safetensors"
+    model.write_bytes(b"x")
+    there = ("--project", "p", "--url", "http://127.0.0.1:9")
+    refused(run("predict", image), f"Only {image} is named", "predict MODEL IMAGE")
+    refused(run("predict", image.parent, image), f"{image.parent} is a folder", "--project")
+    refused(run("predict", image, "--url", "http://127.0.0.1:9"), "no project", "--project")
+    refused(run("predict", model, image, *there), f"{model} is a model file")
+    for option in (("--backbone", "starter"), ("--device", "cpu"), ("--online",)):
+        refused(run("predict", image, *there, *option), f"{option[0]} is for a model file")
+    refused(run("predict", image, *there), "No gateway answers at http://127.0.0.1:9")
 
 
 def test_one_shot_beside_a_holdout(tune: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`shotline up`, `push` and `keys` as a person runs them: one terminal, real processes."""
 
+import json
 import os
 import socket
 import subprocess
@@ -116,6 +117,19 @@ def test_pushes_a_folder_promotes_and_answers(up: Service, tmp_path: Path) -> No
     assert answer["decision"] == "ng"
     assert answer["label"] == "scratch"
     assert answer["model"]["version"] == 1
+
+    (tmp_path / "lot" / "b").mkdir(parents=True)
+    image.rename(tmp_path / "lot" / "b" / "1.png")
+    (tmp_path / "lot" / "Thumbs.db").write_bytes(b"x")
+    asked = shotline(
+        *("predict", tmp_path / "lot", "--project", "Bearing Cap", "--json"),
+        SHOTLINE_KEY=up.key,
+        SHOTLINE_URL=up.address,
+    )
+    assert asked.returncode == 0, asked.stderr
+    (row,) = json.loads(asked.stdout)
+    assert row["image"] == row["image_id"] == str(tmp_path / "lot" / "b" / "1.png")
+    assert row["decision"] == "ng"
 
 
 def test_push_names_what_it_leaves_out(up: Service, tmp_path: Path) -> None:

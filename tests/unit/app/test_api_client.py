@@ -16,7 +16,7 @@ from models.errors import BadDataset, BadInput
 
 
 @contextmanager
-def answering(*statuses: int) -> Iterator[str]:
+def answering(*statuses: int, retry_after: str | None = None) -> Iterator[str]:
     """Serve the statuses, one for each request; 0 cuts the connection. Yield the address."""
     left = list(statuses)
 
@@ -25,8 +25,13 @@ def answering(*statuses: int) -> Iterator[str]:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status = left.pop(0)
             if status:
-                text = json.dumps({"detail": "The gateway is loading.", "fix": "Wait."}).encode()
+                problem = {"detail": "The gateway is loading.", "fix": "Wait.", "status": status}
+                if status == 409:
+                    problem["field"] = "Idempotency-Key"
+                text = json.dumps(problem).encode()
                 self.send_response(status)
+                if retry_after is not None:
+                    self.send_header("Retry-After", retry_after)
                 self.send_header("Content-Length", str(len(text)))
                 self.end_headers()
                 self.wfile.write(text)
@@ -90,6 +95,28 @@ def test_what_may_be_sent_twice_is_sent_until_the_gateway_is_back(
     monkeypatch.setattr(client, "_PATIENCE", 0.0)
     with answering(503) as address, Api(address, None) as api, pytest.raises(GatewayAway):
         api.call_again("GET", "/v1/tunings/1")
+
+
+@pytest.mark.parametrize(
+    ("said", "pauses"),
+    [("3", [3.0, 3.0]), ("600", [10.0, 10.0]), (None, [1.0, 1.0]), ("tomorrow", [1.0, 1.0])],
+)
+def test_it_waits_as_long_as_the_gateway_asked_for_up_to_a_limit(
+    monkeypatch: pytest.MonkeyPatch, said: str | None, pauses: list[float]
+) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr(client.time, "sleep", waited.append)
+    with answering(503, 503, 200, retry_after=said) as address, Api(address, None) as api:
+        assert api.predict("1", b"x", image_id="傷.png")["status"] == 200
+    assert waited == pauses
+
+
+def test_a_request_still_at_work_under_its_key_is_asked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "_PAUSE", 0.01)
+    with answering(0, 409, 200) as address, Api(address, None) as api:
+        assert api.predict("1", b"x")["status"] == 200
 
 
 def test_a_key_copied_from_the_documents_is_named() -> None:
