@@ -39,7 +39,7 @@ demo: $(VENV)/.base $(if $(filter elpv,$(SET)),$(VENV)/.elpv)  ## Tune on real p
 	@$(BIN)/python -m examples.demo --set $(SET) $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: lint  ## Everything that CI runs
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev  ## Format, style, types, architecture, dependencies
 	$(BIN)/ruff format --check .
