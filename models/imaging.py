@@ -6,6 +6,7 @@ without it where its engine does.
 
 import hashlib
 import io
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -20,8 +21,9 @@ MAX_SIDE = 65_535  # JPEG's own limit; resizing takes 32 bytes per pixel of the 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 # Changes whenever `decode` or `to_pixels` would give other pixels for the same bytes: features and
-# artifacts made with another version are not comparable.
-DECODER_VERSION = "pillow/1"
+# artifacts made with another version are not comparable. 1: every image decoded whole; 2: JPEGs far
+# larger than what is wanted of them are decoded at a half, a quarter or an eighth of their size.
+DECODER_VERSION = "pillow/2"
 
 # `decode` looks at the size before any pixel is decoded; Pillow's own limit would warn first.
 PIL.Image.MAX_IMAGE_PIXELS = None
@@ -38,6 +40,9 @@ _UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
+# The orientations whose upright left edge is the stored right or bottom one, and whose upright top
+# edge is the stored bottom or right one.
+_LEFT_IS_AN_END, _TOP_IS_AN_END = {2, 3, 6, 7}, {3, 4, 7, 8}
 
 
 class View(BaseModel):
@@ -94,6 +99,25 @@ class ImageFacts(NamedTuple):
     height: int
 
 
+class Photograph(NamedTuple):
+    """An upright image, decoded whole or smaller.
+
+    Attributes:
+        image: in RGB, or L where the file is grey.
+        width, height: of the whole image, in pixels.
+        shrink: how many of those a pixel of `image` is wide and high: 1, 2, 4 or 8.
+        left, top: how many of those the first pixel of `image` reaches beyond the whole image; less
+            than `shrink`.
+    """
+
+    image: PIL.Image.Image
+    width: int
+    height: int
+    shrink: int
+    left: int
+    top: int
+
+
 def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
     """Decode `data` to the last pixel and say what it is.
 
@@ -101,8 +125,9 @@ def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         BadImage: empty, not an image, truncated, or of more than `max_pixels` pixels or `MAX_SIDE`
             pixels on a side.
     """
-    image, image_format = _decode(data, max_pixels)
-    return ImageFacts(hashlib.sha256(data).hexdigest(), image_format, image.width, image.height)
+    photograph, image_format = _decode(data, max_pixels, _whole)
+    digest = hashlib.sha256(data).hexdigest()
+    return ImageFacts(digest, image_format, photograph.width, photograph.height)
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
@@ -114,17 +139,38 @@ def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:
     Raises:
         BadImage: see `check_image`.
     """
-    return _decode(data, max_pixels)[0]
+    return _decode(data, max_pixels, _whole)[0].image.convert("RGB")
 
 
-def _decode(data: bytes, max_pixels: int) -> tuple[PIL.Image.Image, str]:
+def decode_smaller(
+    data: bytes, shrink: Callable[[int, int], int], *, max_pixels: int = MAX_PIXELS
+) -> Photograph:
+    """Decode as `decode` does, a JPEG as much smaller as `shrink` says.
+
+    Args:
+        data: the file.
+        shrink: called with the upright width and height of a JPEG, returns 1, 2, 4 or 8.
+        max_pixels: of the whole image.
+
+    Raises:
+        BadImage: see `check_image`.
+    """
+    return _decode(data, max_pixels, shrink)[0]
+
+
+def _whole(_width: int, _height: int) -> int:
+    return 1
+
+
+def _decode(
+    data: bytes, max_pixels: int, shrink: Callable[[int, int], int]
+) -> tuple[Photograph, str]:
     if not data:
         raise BadImage("The image has 0 bytes.", fix="Send the file again; it arrived empty.")
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, max_pixels)
-            image.load()
-            return _to_rgb(_upright(image)), str(image.format)
+            return _load(image, shrink), str(image.format)
     except PIL.UnidentifiedImageError:
         raise BadImage(
             f"The file is not an image: it starts with {data[:8]!r}.",
@@ -161,13 +207,43 @@ def _check_header(image: PIL.Image.Image, max_pixels: int) -> None:
         )
 
 
-def _upright(image: PIL.Image.Image) -> PIL.Image.Image:
+def _load(image: PIL.Image.Image, shrink: Callable[[int, int], int]) -> Photograph:
+    stored, by = image.size, 1
+    if image.format in {"JPEG", "MPO"}:
+        by = shrink(*_turned(stored, _orientation(image)))
+        # libjpeg then leaves out the finest frequencies of each block of 8 x 8 pixels.
+        if by > 1 and image.draft(None, (stored[0] // by, stored[1] // by)) is None:
+            by = 1
+    image.load()
+    orientation = _orientation(image)  # a PNG's may come after its pixels
+    width, height = _turned(stored, orientation)
+    return Photograph(
+        _to_rgb_or_grey(_upright(image, orientation)),
+        width,
+        height,
+        by,
+        -width % by if orientation in _LEFT_IS_AN_END else 0,
+        -height % by if orientation in _TOP_IS_AN_END else 0,
+    )
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    found = image.getexif().get(ExifTag.Orientation, 1)
+    return found if found in _UPRIGHT else 1
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    width, height = size
+    return (height, width) if orientation >= 5 else (width, height)
+
+
+def _upright(image: PIL.Image.Image, orientation: int) -> PIL.Image.Image:
     # Pillow's own exif_transpose also rewrites all other EXIF tags, and fails on odd ones.
-    transpose = _UPRIGHT.get(image.getexif().get(ExifTag.Orientation, 1))
+    transpose = _UPRIGHT.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+def _to_rgb_or_grey(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode == "F":
         raise BadImage(
             "The image has floating-point pixels, whose brightness has no fixed scale.",
@@ -176,4 +252,4 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode.startswith("I"):
         high_byte = np.clip(np.asarray(image).astype(np.int64) // 256, 0, 255)
         image = PIL.Image.fromarray(high_byte.astype(np.uint8))
-    return image.convert("RGB")
+    return image if image.mode == "L" else image.convert("RGB")

@@ -5,18 +5,56 @@ asked about.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import PIL.Image
 from jaxtyping import UInt8
 
 from models.errors import BadView
-from models.imaging import DECODER_VERSION, MAX_PIXELS, Interpolation, View, decode
+from models.imaging import (
+    DECODER_VERSION,
+    MAX_PIXELS,
+    Interpolation,
+    Photograph,
+    View,
+    decode_smaller,
+)
 
 _RESAMPLING = {
     "bicubic": PIL.Image.Resampling.BICUBIC,
     "bilinear": PIL.Image.Resampling.BILINEAR,
 }
+# A JPEG is decoded so many times smaller where the region then still has that many times the pixels
+# per side that are wanted: of photographs the mean difference is below 2 grey levels
+# (docs/adr/052-decoder.md).
+_SPARE = {8: 2.5, 4: 2.2, 2: 1.9}
+
+_Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+class _Region(NamedTuple):
+    """What a view sees of a photograph: `width` x `height` of the whole image's pixels."""
+
+    image: PIL.Image.Image
+    width: int
+    height: int
+    left: float  # of the region within `image`, in its pixels
+    top: float
+    shrink: int
+
+    def resized(
+        self, size: tuple[int, int], resample: PIL.Image.Resampling, box: _Box | None = None
+    ) -> PIL.Image.Image:
+        """Return the `box` of the region, in pixels of the whole image, as an image of `size`."""
+        x0, y0, x1, y1 = box or (0, 0, self.width, self.height)
+        inside = (
+            self.left + x0 / self.shrink,
+            self.top + y0 / self.shrink,
+            self.left + x1 / self.shrink,
+            self.top + y1 / self.shrink,
+        )
+        return self.image.resize(size, resample, inside)
 
 
 def to_pixels(
@@ -30,22 +68,27 @@ def to_pixels(
     """Decode `data`, cut the region of interest and resize it to `size` x `size`.
 
     Equal within 2 grey levels to open_clip's own transform: `crop` to its `shortest`, `fit` to its
-    `longest`, `stretch` to its `squash`.
+    `longest`, `stretch` to its `squash`. For a JPEG whose region has about four times `size` pixels
+    per side or more, the mean difference of a photograph is that small.
 
     Raises:
         BadImage: see `check_image`.
         BadView: the view was made for another version of the decoder.
     """
     check_decoder(view)
-    region = _cut(decode(data, max_pixels=max_pixels), view)
+
+    def shrink(width: int, height: int) -> int:
+        return _shrink(view, width, height, size)
+
+    region = _cut(decode_smaller(data, shrink, max_pixels=max_pixels), view)
     resample = _RESAMPLING[interpolation]
     if view.resize == "stretch":
-        square = region.resize((size, size), resample)
+        square = region.resized((size, size), resample)
     elif view.resize == "fit":
         square = _fit(region, size, resample)
     else:
         square = _crop(region, size, resample)
-    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    return np.ascontiguousarray(np.asarray(square.convert("RGB")).transpose(2, 0, 1))
 
 
 def check_decoder(view: View) -> None:
@@ -62,42 +105,74 @@ def check_decoder(view: View) -> None:
         )
 
 
-def _cut(image: PIL.Image.Image, view: View) -> PIL.Image.Image:
-    if view.roi is None:
-        return image
-    left, top, right, bottom = view.roi
-    box = (
-        math.floor(left * image.width),
-        math.floor(top * image.height),
-        math.ceil(right * image.width),
-        math.ceil(bottom * image.height),
+def _shrink(view: View, width: int, height: int, size: int) -> int:
+    """Return how much smaller an image may be decoded: 1, 2, 4 or 8."""
+    left, top, right, bottom = _box(view, width, height)
+    wide, high = right - left, bottom - top
+    if view.resize == "stretch":
+        across, down = size, size
+    elif view.resize == "fit":
+        across, down = _fitting(wide, high, size)
+    else:
+        across, down = _covering(wide, high, size)
+    reduction = min(wide / across, high / down)
+    return next((by for by, spare in _SPARE.items() if reduction >= by * spare), 1)
+
+
+def _box(view: View, width: int, height: int) -> tuple[int, int, int, int]:
+    """Return the pixels that the region of interest touches."""
+    left, top, right, bottom = view.roi or (0, 0, 1, 1)
+    return (
+        math.floor(left * width),
+        math.floor(top * height),
+        math.ceil(right * width),
+        math.ceil(bottom * height),
     )
-    return image.crop(box)
 
 
-def _fit(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
-    ratio = max(image.width, image.height) / size
-    width = max(1, round(image.width / ratio))
-    height = max(1, round(image.height / ratio))
-    canvas = PIL.Image.new("RGB", (size, size))
+def _cut(photograph: Photograph, view: View) -> _Region:
+    """Return the region alone: resizing would else mix in what lies beside it."""
+    image, by = photograph.image, photograph.shrink
+    left, top, right, bottom = _box(view, photograph.width, photograph.height)
+    wide, high = right - left, bottom - top
+    x0, x1 = (left + photograph.left) / by, (right + photograph.left) / by
+    y0, y1 = (top + photograph.top) / by, (bottom + photograph.top) / by
+    box = math.floor(x0), math.floor(y0), math.ceil(x1), math.ceil(y1)
+    if box != (0, 0, image.width, image.height):
+        image = image.crop(box)
+    return _Region(image, wide, high, x0 - box[0], y0 - box[1], by)
+
+
+def _fitting(width: int, height: int, size: int) -> tuple[int, int]:
+    ratio = max(width, height) / size
+    return max(1, round(width / ratio)), max(1, round(height / ratio))
+
+
+def _covering(width: int, height: int, size: int) -> tuple[int, int]:
+    # torchvision's Resize truncates the long side.
+    short = min(width, height)
+    return int(size * width / short), int(size * height / short)
+
+
+def _fit(region: _Region, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+    width, height = _fitting(region.width, region.height, size)
+    canvas = PIL.Image.new(region.image.mode, (size, size))
     canvas.paste(
-        image.resize((width, height), resample), ((size - width) // 2, (size - height) // 2)
+        region.resized((width, height), resample), ((size - width) // 2, (size - height) // 2)
     )
     return canvas
 
 
-def _crop(image: PIL.Image.Image, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
-    # torchvision's Resize truncates the long side; CenterCrop rounds the offset.
-    short = min(image.width, image.height)
-    width, height = (int(size * side / short) for side in (image.width, image.height))
-    left, top = round((width - size) / 2), round((height - size) / 2)
+def _crop(region: _Region, size: int, resample: PIL.Image.Resampling) -> PIL.Image.Image:
+    width, height = _covering(region.width, region.height, size)
+    left, top = round((width - size) / 2), round((height - size) / 2)  # as CenterCrop rounds
     # Resizes the centre alone, to the same pixels: the whole of a long strip would not fit in
     # memory.
-    across, down = image.width / width, image.height / height
+    across, down = region.width / width, region.height / height
     box = (
         left * across,
         top * down,
-        min((left + size) * across, image.width),
-        min((top + size) * down, image.height),
+        min((left + size) * across, region.width),
+        min((top + size) * down, region.height),
     )
-    return image.resize((size, size), resample, box)
+    return region.resized((size, size), resample, box)

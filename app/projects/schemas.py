@@ -9,11 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from app.core.tables import KeepImages, Split
 from app.projects.service import ClassView, ProjectView, view_of
 from models.classes import ClassSpec, Role, class_spec
-from models.imaging import View
+from models.imaging import DECODER_VERSION, View
 
 _PROJECT = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
 _CLASS = "01a20b48-da01-7d31-8e5d-1c0b7a5f9e21"
-_VIEW = {"roi": None, "resize": "fit", "decoder": "pillow/1"}
+_VIEW = {"roi": None, "resize": "fit", "decoder": DECODER_VERSION}
 
 # Told to callers and checked by the services, whose refusals say more than a schema's.
 _SHAPE: dict[str, JsonValue] = {"minLength": 1, "maxLength": 100, "pattern": r"[^\s_\-]"}

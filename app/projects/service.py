@@ -175,9 +175,12 @@ def _name_taken(name: str) -> Duplicate:
 
 
 def view_of(project: Project) -> View:
-    """Return how the project looks at an image."""
+    """Return how the project looks at an image from the next tuning on.
+
+    That is with the present decoder, whichever it was made with: its versions keep theirs.
+    """
     stored: dict[str, Any] = project.view
-    return View.model_validate(stored)
+    return View.model_validate(stored | {"decoder": DECODER_VERSION})
 
 
 def _stored(view: View) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def start_tuning(
         snapshot_id=snapshot.id,
         recipe=checked.model_dump(mode="json"),
         seed=seed,
-        view=project.view,
+        view=projects.view_of(project).model_dump(mode="json"),
         backbone=backbone,
         requested_by=principal.key_id,
         queued_at=database_now(),

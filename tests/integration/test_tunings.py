@@ -20,12 +20,13 @@ from app.core.ids import new_id
 from app.core.queue import TUNE, InMemoryQueue
 from app.core.settings import Settings, TuningSettings
 from app.core.storage import LocalStorage
-from app.core.tables import ModelVersion, SnapshotImage, Tuning
+from app.core.tables import ModelVersion, Project, SnapshotImage, Tuning
 from app.tunings import repository, states
 from app.tunings.events import KEEP_ALIVE, tuning_events
 from app.tunings.reaper import reap
 from app.tunings.states import Failure, Lease
 from models.errors import StorageFull
+from models.imaging import DECODER_VERSION
 from models.recipe import Recipe
 from tests.integration import tiny
 from tests.integration.conftest import MakeClient
@@ -453,6 +454,31 @@ def test_a_run_leaves_a_version(
     assert again["model"]["version"] == 2
     digest = client.get(f"/v1/models/{again['model']['id']}").json()["digest"]
     assert digest == model["digest"]
+
+
+def test_a_project_of_an_older_decoder_is_tuned_again(
+    client: TestClient, settings: Settings, database: Database, storage: LocalStorage
+) -> None:
+    project = make_project(client, "good", "bad")
+    with database.unit_of_work() as session:
+        row = session.get_one(Project, project)
+        row.view = {"roi": [0.1, 0.1, 0.9, 0.9], "resize": "crop", "decoder": "pillow/1"}
+    queued_before = start(client, project)
+    with database.unit_of_work() as session:
+        session.get_one(Tuning, queued_before).view = {"decoder": "pillow/1"}
+
+    shown = client.get(f"/v1/projects/{project}").json()["view"]
+    assert shown == {"roi": [0.1, 0.1, 0.9, 0.9], "resize": "crop", "decoder": DECODER_VERSION}
+    assert client.patch(f"/v1/projects/{project}", json={"view": shown}).status_code == 200
+    run_here(settings, database, storage, queued_before)
+    failed = client.get(f"/v1/tunings/{queued_before}").json()
+    assert failed["state"] == "failed"
+    assert "pillow/1" in str(failed["failure"])
+    assert "Tune again" in str(failed["failure"])
+    again = start(client, project)
+    assert row_of(database, again).view == shown
+    assert run_here(settings, database, storage, again)[0] == exit_codes.DONE
+    assert client.get(f"/v1/tunings/{again}").json()["state"] == "succeeded"
 
 
 def test_a_report_that_cannot_be_stored_fails_nothing(

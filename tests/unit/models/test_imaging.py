@@ -34,7 +34,7 @@ def test_the_digest_of_a_view_changes_with_every_field() -> None:
         View(resize="stretch"),
         View(roi=(0, 0, 1, 0.5)),
         View(roi=(0, 0, 1, 0.25)),
-        View(decoder="pillow/2"),
+        View(decoder="pillow/99"),
     ]
 
     assert len({view.digest for view in views}) == len(views)
