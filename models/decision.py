@@ -1,15 +1,22 @@
 """From image features to what the line may conclude. No torch here: the gateway runs without it."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 
-from models.classes import ClassSpec
+from models.classes import ClassSpec, Role
 
 Verdict = Literal["ok", "ng", "undecidable"]
+
+
+class Label(NamedTuple):
+    """What a decision needs to know of a class; a `ClassSpec` will do as well."""
+
+    name: str
+    role: Role
 
 
 class LabelProbability(BaseModel):
@@ -53,7 +60,7 @@ def class_probabilities(
 
 
 def decide(
-    classes: Sequence[ClassSpec],
+    classes: Sequence[ClassSpec | Label],
     probabilities: Float[np.ndarray, " n_classes"],
     *,
     top_k: int | None = None,

@@ -241,7 +241,11 @@ class PredictionSettings(Concern):
     )
     decode_workers: PositiveInt = Field(2, description="Threads that decode images.")
     refresh_seconds: PositiveFloat = Field(
-        1.0, description="Age at which keys, aliases and models are read again."
+        0.5, description="How often a gateway looks for changed keys, aliases and projects."
+    )
+    model_bytes: PositiveInt = Field(
+        GIB,
+        description="Class embeddings in memory; above that the least recently used leave.",
     )
     record_queue: PositiveInt = Field(
         10_000,

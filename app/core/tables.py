@@ -66,18 +66,41 @@ class Project(Table):
     """One inspection task.
 
     `name_key` is the name after normalisation, under which duplicates are found. `view` is a
-    `models.imaging.View` as JSON.
+    `models.imaging.View` as JSON. `revision` is that of the last change of what gateways serve.
     """
 
     __tablename__ = "projects"
-    __table_args__ = (one_of("keep_images", "none", "undecidable", "all"),)
+    __table_args__ = (
+        one_of("keep_images", "none", "undecidable", "all"),
+        Index("ix_projects_revision", "revision"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     name: Mapped[str]
     name_key: Mapped[str] = mapped_column(unique=True)
     view: Mapped[dict[str, Any]]
     keep_images: Mapped[KeepImages] = mapped_column(String(16), default="undecidable")
+    revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Serving(Table):
+    """One row: how often what gateways serve has changed, and when last something was deleted.
+
+    Every transaction that changes it counts `revision` up, which holds back the next one until it
+    is committed: whoever sees a number has all changes up to it. See `app.projects.repository`.
+
+    Attributes:
+        revision: of the last change.
+        deleted: the revision that last deleted a project or a version.
+    """
+
+    __tablename__ = "serving"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    deleted: Mapped[int] = mapped_column(BigInteger)
 
 
 class ProjectClass(Table):

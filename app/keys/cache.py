@@ -20,7 +20,7 @@ class _Known(NamedTuple):
 
 
 class KeyCache:
-    """All usable keys in memory; `refresh` reads them again, in the background every second.
+    """All usable keys in memory; `refresh` reads them again, in the background, again and again.
 
     While the database is down the last known keys go on to work, so that predictions do.
     """

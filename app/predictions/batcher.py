@@ -1,5 +1,7 @@
 """Micro-batching: images of all projects ride together through the one image encoder.
 
+Their features are then multiplied together with the class embeddings of all models in the batch.
+
 A batch starts at once when the encoder is idle, with whatever waits; what arrives while it is busy
 rides in the next one. Nothing ever waits for a batch to fill. Projects take turns, so that many
 images of one cannot hold up another's.
@@ -19,6 +21,7 @@ import structlog
 from jaxtyping import Float, UInt8
 
 from app.core.errors import DeadlinePassed, Unavailable
+from app.predictions.embeddings import Head, probabilities
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.metrics import PredictionMetrics
 from models.errors import ShotlineError
@@ -27,9 +30,9 @@ log = structlog.get_logger(__name__)
 
 
 class Encoded(NamedTuple):
-    """An image's feature, `(embed_dim,)`, and the seconds it waited and its batch took."""
+    """What an image's own model says of it, and the seconds it waited and its batch took."""
 
-    feature: Float[np.ndarray, " embed_dim"]
+    probabilities: Float[np.ndarray, " n_classes"]
     queue: float
     encode: float
 
@@ -37,6 +40,7 @@ class Encoded(NamedTuple):
 @dataclass(frozen=True, eq=False)
 class _Waiting:
     pixels: UInt8[np.ndarray, "3 size size"]
+    head: Head
     deadline: float
     since: float = field(default_factory=time.monotonic)
     future: Future[Encoded] = field(default_factory=Future)
@@ -99,15 +103,15 @@ class Batcher:
         return "" if self._encoder is None else self._encoder.about
 
     def submit(
-        self, pixels: UInt8[np.ndarray, "3 size size"], *, lane: UUID, deadline: float
+        self, pixels: UInt8[np.ndarray, "3 size size"], head: Head, *, lane: UUID, deadline: float
     ) -> Future[Encoded]:
-        """Let an image wait for the encoder.
+        """Let an image wait for the encoder, then to be scored by the model of `head`.
 
         The future can be cancelled until its batch starts. It raises `DeadlinePassed` where
         `deadline` (of `time.monotonic`) comes before that, and `Unavailable` where the encoder
         fails.
         """
-        waiting = _Waiting(pixels, deadline)
+        waiting = _Waiting(pixels, head, deadline)
         with self._changed:
             if self._stopping:
                 raise _stopping()
@@ -130,6 +134,7 @@ class Batcher:
         while (batch := self._take()) is not None:
             if batch:
                 self._encode(self._encoder, batch)
+            del batch  # which holds models, and the next one may be long in coming
 
     def _take(self) -> list[_Waiting] | None:
         """Return the next batch, None when stopping; blocks while nothing waits."""
@@ -166,17 +171,18 @@ class Batcher:
         started = time.monotonic()
         try:
             features = encoder.encode(np.stack([waiting.pixels for waiting in batch]))
+            seconds = time.monotonic() - started
+            found = probabilities(features, [waiting.head for waiting in batch])
         except Exception as error:
             log.exception("encoder_failed", images=len(batch))
             self._metrics.failed.inc()
             for waiting in batch:
                 waiting.future.set_exception(_encoder_failed(error))
             return
-        seconds = time.monotonic() - started
         self._metrics.batch.observe(len(batch))
         self._metrics.encode.observe(seconds)
-        for waiting, feature in zip(batch, features, strict=True):
-            waiting.future.set_result(Encoded(feature, started - waiting.since, seconds))
+        for waiting, shares in zip(batch, found, strict=True):
+            waiting.future.set_result(Encoded(shares, started - waiting.since, seconds))
 
 
 def deadline_passed() -> DeadlinePassed:

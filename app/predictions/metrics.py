@@ -78,3 +78,16 @@ class PredictionMetrics:
         self.models = Gauge(
             "shotline_models_resident", "Model versions in memory.", registry=registry
         )
+        self.model_bytes = Gauge(
+            "shotline_models_resident_bytes",
+            "Class embeddings of the model versions in memory.",
+            registry=registry,
+        )
+        self.loads = Counter(
+            "shotline_models_loaded", "Model versions brought into memory.", registry=registry
+        )
+        self.evictions = Counter(
+            "shotline_models_evicted",
+            "Model versions that left memory to make room.",
+            registry=registry,
+        )

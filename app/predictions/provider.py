@@ -34,10 +34,16 @@ def install_predictions(
     keep_freed_memory()  # before there are threads
     settings = gateway.settings
     metrics = PredictionMetrics(gateway.metrics.registry)
-    models = ModelCache(gateway.database, gateway.storage, metrics)
     batcher = Batcher(
         load or partial(load_encoder, settings.backbone, settings.engine_folder),
         settings.prediction.max_batch,
+        metrics,
+    )
+    models = ModelCache(
+        gateway.database,
+        gateway.storage,
+        batcher.encoder,
+        settings.prediction.model_bytes,
         metrics,
     )
     records = RecordWriter(gateway.database, gateway.storage, settings.prediction, metrics)
@@ -48,6 +54,8 @@ def install_predictions(
     gateway.components += [
         batcher,
         Repeater("models", models.refresh, settings.prediction.refresh_seconds),
+        Repeater("preload", models.preload, settings.prediction.refresh_seconds),
+        models,
         records,
         answers,
         Repeater("answers", answers.sweep, _SWEEP_SECONDS),

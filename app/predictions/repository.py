@@ -1,6 +1,6 @@
 """SQL of predictions, and of what the gateway serves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from app.core.tables import (
     ModelVersion,
     PredictionRecord,
     Project,
+    Serving,
 )
 from app.registry.service import PRODUCTION
 
@@ -24,11 +25,27 @@ from app.registry.service import PRODUCTION
 _MANY = 1000
 
 
+class Version(NamedTuple):
+    """A version, and where its artifact is."""
+
+    id: UUID
+    project_id: UUID
+    number: int
+    artifact_sha256: str
+
+
 class Served(NamedTuple):
-    """What predictions need to know of a project; `production` is a version's id."""
+    """What predictions need to know of a project."""
 
     keep_images: KeepImages
-    production: UUID | None
+    production: Version | None
+
+
+class Revision(NamedTuple):
+    """Which change was the last one, and which the last to delete something."""
+
+    last: int
+    deleted: int
 
 
 @dataclass(frozen=True)
@@ -47,22 +64,42 @@ class Filter:
     captured_until: datetime | None = None
 
 
-def served(session: Session) -> Mapping[UUID, Served]:
-    """Return every project, with the version that is its `production`."""
-    query = select(Project.id, Project.keep_images, Alias.version_id).outerjoin(
-        Alias, and_(Alias.project_id == Project.id, Alias.name == PRODUCTION)
+def revision(session: Session) -> Revision:
+    """Return how far what gateways serve has changed; one row is read."""
+    return Revision(*session.execute(select(Serving.revision, Serving.deleted)).one())
+
+
+def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
+    """Return every project, or those that changed after the revision `since`."""
+    query = (
+        select(
+            Project.id,
+            Project.keep_images,
+            ModelVersion.id,
+            ModelVersion.number,
+            ModelVersion.artifact_sha256,
+        )
+        .outerjoin(Alias, and_(Alias.project_id == Project.id, Alias.name == PRODUCTION))
+        .outerjoin(ModelVersion, ModelVersion.id == Alias.version_id)
     )
-    return {project: Served(keep, version) for project, keep, version in session.execute(query)}
+    if since is not None:
+        query = query.where(Project.revision > since)
+    return {
+        project: Served(keep, None if found is None else Version(found, project, number, sha256))
+        for project, keep, found, number, sha256 in session.execute(query)
+    }
 
 
-def versions(session: Session, version_ids: Iterable[UUID]) -> Sequence[ModelVersion]:
-    """Return the versions."""
-    wanted = list(version_ids)
-    found: list[ModelVersion] = []
-    for start in range(0, len(wanted), _MANY):
-        query = select(ModelVersion).where(ModelVersion.id.in_(wanted[start : start + _MANY]))
-        found.extend(session.scalars(query))
-    return found
+def version(session: Session, version_id: UUID) -> Version | None:
+    """Return the version."""
+    query = select(
+        ModelVersion.id,
+        ModelVersion.project_id,
+        ModelVersion.number,
+        ModelVersion.artifact_sha256,
+    ).where(ModelVersion.id == version_id)
+    found = session.execute(query).one_or_none()
+    return None if found is None else Version(*found)
 
 
 def existing(session: Session, version_ids: Sequence[UUID]) -> set[UUID]:

@@ -19,8 +19,8 @@ from app.http.gateway import GatewayDep
 from app.http.problems import problem_of, responses
 from app.predictions.incoming import Origin
 from app.predictions.intake import make_origin, read_intake
+from app.predictions.model import ResidentModel
 from app.predictions.provider import PredictionsDep
-from app.predictions.resident import ResidentModel
 from app.predictions.schemas import PredictIn, PredictionOut, ResultsOut
 from app.predictions.service import Question
 from app.predictions.serving import NDJSON, Form, Once, serve

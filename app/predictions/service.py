@@ -1,6 +1,6 @@
 """From an image to a decision: decode, ride in a batch, multiply, decide, record.
 
-Nothing here waits for the database or for Redis.
+Nothing here waits for the database or for Redis, but for a version that only the database knows.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.idempotency import IdempotencyStore
 from app.predictions.incoming import IncomingImage
 from app.predictions.metrics import PredictionMetrics
+from app.predictions.model import ResidentModel
 from app.predictions.records import NewRecord, RecordWriter
-from app.predictions.resident import ModelCache, ResidentModel
+from app.predictions.resident import ModelCache
 from app.predictions.schemas import LabelProbabilityOut, ModelRef, PredictionOut
-from models.decision import Decision, class_probabilities, decide
+from models.decision import Decision, decide
 from models.errors import ShotlineError
 from models.pixels import to_pixels
 
@@ -139,17 +140,19 @@ class Predictions:
     async def project_model(self, project_id: UUID) -> ResidentModel:
         """Return what the project has in production, from memory.
 
-        Only a project that is not known asks the database, which may know a very young one.
+        Only a project that is not known asks the database, which may know a very young one; a
+        model that is not in memory is read from its file.
         """
         if not self.models.knows(project_id):
             await asyncio.to_thread(self.models.refresh)
-        return self.models.production(project_id)
+        version = self.models.production(project_id)
+        return self.models.resident(version.id) or await _loaded(self.models.load(version))
 
     async def model(self, version_id: UUID, principal: Principal) -> ResidentModel:
         """Return a version; only its first use here waits for the database."""
         found = self.models.resident(version_id)
         if found is None:
-            found = await asyncio.to_thread(self.models.fetch, version_id)
+            found = await _loaded(self.models.fetch(version_id))
             if not self.models.knows(found.project_id):
                 await asyncio.to_thread(self.models.refresh)
         principal.require_project(found.project_id, "model", version_id)
@@ -206,19 +209,15 @@ class Predictions:
         """
         model, deadline, started = question.model, question.deadline, time.monotonic()
         encoder = self.batcher.encoder()
-        model.check_encoder(encoder)
+        head = model.check_encoder(encoder)
         decoded = await self._before(
             deadline, self._decoders.submit(self._decode, image, model, encoder)
         )
         encoded = await self._before(
             deadline,
-            self.batcher.submit(decoded.pixels, lane=model.project_id, deadline=deadline),
+            self.batcher.submit(decoded.pixels, head, lane=model.project_id, deadline=deadline),
         )
-        decision = decide(
-            model.classes,
-            class_probabilities(encoded.feature[None], model.embeddings, model.logit_scale)[0],
-            top_k=question.top_k,
-        )
+        decision = decide(model.labels, encoded.probabilities, top_k=question.top_k)
         waited = decoded.started - started + encoded.queue
         self.metrics.queue.observe(waited)
         answer = _answer(
@@ -272,6 +271,11 @@ class Predictions:
         keep = self.models.project(question.model.project_id).keep_images
         wanted = keep == "all" or (keep == "undecidable" and answer.decision == "undecidable")
         self.records.add(NewRecord(_values(answer, image, question), data if wanted else None))
+
+
+async def _loaded(future: Future[ResidentModel]) -> ResidentModel:
+    """Wait for a model that others may wait for too: who leaves does not stop its loading."""
+    return await asyncio.shield(asyncio.wrap_future(future))
 
 
 def _answer(

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.errors import Duplicate
-from app.core.tables import Image, Project, ProjectClass, Split, Tuning
+from app.core.tables import Image, Project, ProjectClass, Serving, Split, Tuning
 
 
 class ImageCount(NamedTuple):
@@ -39,6 +39,26 @@ def lock(session: Session, project_id: UUID) -> Project | None:
     On SQLite the transaction itself holds back all writers.
     """
     return session.get(Project, project_id, with_for_update=True)
+
+
+def note_change(session: Session, project_id: UUID) -> None:
+    """Let gateways read the project again: what they serve of it is another.
+
+    The last statement of its transaction, since it holds back all others that change something.
+    """
+    counted = update(Serving).values(revision=Serving.revision + 1).returning(Serving.revision)
+    session.execute(
+        update(Project)
+        .where(Project.id == project_id)
+        .values(revision=session.execute(counted).scalar_one())
+        .execution_options(synchronize_session=False)
+    )
+
+
+def note_deletion(session: Session) -> None:
+    """Let gateways look what is gone, a project or a version; see `note_change`."""
+    counted = Serving.revision + 1
+    session.execute(update(Serving).values(revision=counted, deleted=counted))
 
 
 def page(

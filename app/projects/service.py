@@ -66,6 +66,7 @@ def create_project(
     )
     session.add(project)
     repository.flush(session, _name_taken(clean))
+    repository.note_change(session, project.id)
     return project
 
 
@@ -128,6 +129,8 @@ def change_project(
         clean = clean_text(name, "name", max_length=NAME_LENGTH)
         project.name, project.name_key = clean, normalise_name(clean)
         repository.flush(session, _name_taken(clean))
+    if keep_images is not None:
+        repository.note_change(session, project_id)
     return describe(session, project)
 
 
@@ -146,6 +149,7 @@ def delete_project(session: Session, principal: Principal, project_id: UUID) -> 
             field="project",
         )
     repository.remove(session, project_id)
+    repository.note_deletion(session)
 
 
 def describe(session: Session, project: Project) -> ProjectView:

@@ -150,6 +150,7 @@ def delete_version(
     else:
         session.delete(found.row)
         session.flush()
+        project_rows.note_deletion(session)
         return
     raise Conflict(
         f"Version {found.row.number} cannot be deleted: {why}.",
@@ -270,7 +271,10 @@ def _move(
         moved_by=principal.key_id,
         reason=None if reason is None else clean_text(reason, "reason", max_length=500),
     )
-    return AliasView(repository.move(session, record), version)
+    moved = repository.move(session, record)
+    if name == PRODUCTION:
+        project_rows.note_change(session, version.project_id)
+    return AliasView(moved, version)
 
 
 def _alias(name: str) -> str:
