@@ -11,6 +11,7 @@ from app.core.background import Repeater
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.queue import CeleryQueue, TaskQueue
+from app.core.reaper import make_reaper
 from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
 from app.core.sweep import sweep_orphans
@@ -31,7 +32,6 @@ from app.predictions.provider import install_predictions
 from app.projects import routes as projects
 from app.registry import routes as registry
 from app.tunings import routes as tunings
-from app.tunings.reaper import make_reaper
 
 ROUTERS: tuple[APIRouter, ...] = (
     health.router,

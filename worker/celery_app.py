@@ -22,8 +22,8 @@ from app.core.background import Repeater
 from app.core.database import Database
 from app.core.logging import configure_logging
 from app.core.queue import CeleryQueue
+from app.core.reaper import make_reaper
 from app.core.settings import Settings
-from app.tunings.reaper import make_reaper
 
 # Set for the process that supervises: a file that appears when the worker is told to stop. The
 # pool's processes do not hear of it otherwise; a warm shutdown waits for them.

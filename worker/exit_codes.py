@@ -1,10 +1,12 @@
-"""How the child tells its supervisor how it ended; any other code is a crash."""
+"""How a child tells its supervisor how it ended; any other code is a crash."""
 
 from typing import Final
 
 # The row says how it ended.
 DONE: Final = 0
-# The row belongs to someone else by now, or the tuning was cancelled: nothing to do.
+# The row belongs to someone else by now, or the job was cancelled: nothing to do.
 LEASE_LOST: Final = 71
-# Told to stop, or the database stayed away: the tuning is to be tried again.
+# Told to stop, or the database stayed away: the job is to be tried again.
 HANDED_BACK: Final = 75  # EX_TEMPFAIL of sysexits.h
+# The same, for a tuning that waits.
+GAVE_WAY: Final = 76

@@ -11,26 +11,18 @@ from sqlalchemy.orm import Session
 
 from app.core.database import Database
 from app.core.errors import Unavailable
+from app.core.jobs import TUNINGS, Lease, Standing
 from app.core.settings import TuningSettings
 from app.core.storage import Storage
-from app.tunings import states
-from app.tunings.states import Lease, Standing
 from models.checkpoint import Checkpoint
-from models.errors import Cancelled, StorageFull
+from models.errors import StorageFull
 from models.loss import EpochRecord
 from models.tuning import TuningProgress
+from worker.child import HandedBack, LeaseLost
 
 log = structlog.get_logger(__name__)
 
 _NC = ("text_nc2", "text_to_image_nc3", "lc", "mi")
-
-
-class LeaseLost(Cancelled):
-    """The tuning was cancelled, or belongs to another worker by now."""
-
-
-class HandedBack(Cancelled):
-    """The worker was told to stop; the last checkpoint is written."""
 
 
 class RowObserver:
@@ -66,7 +58,7 @@ class RowObserver:
         if due or progress.phase != self._phase or progress.done == progress.total:
             self._progress_at, self._phase = now, progress.phase
             shown = progress_as_json(progress)
-            self._write(lambda session: states.note_progress(session, self._lease, shown))
+            self._write(lambda session: TUNINGS.note(session, self._lease, progress=shown))
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep the checkpoint, unless one was kept a moment ago.
@@ -88,7 +80,7 @@ class RowObserver:
         except StorageFull as error:  # the tuning itself needs little; it may yet succeed
             log.warning("checkpoint_not_kept", error=str(error))
             return
-        self._write(lambda session: states.note_checkpoint(session, self._lease, sha256))
+        self._write(lambda session: TUNINGS.note(session, self._lease, checkpoint=sha256))
 
     def _write(self, write: Callable[[Session], Standing]) -> None:
         try:

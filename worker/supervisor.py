@@ -1,7 +1,7 @@
-"""Runs a tuning in a child process and answers for its row.
+"""Runs a job in a child process and answers for its row.
 
 The child alone touches torch and the device. Whatever becomes of it (out of memory, a segmentation
-fault, a lost GPU) ends the tuning and not the worker: the supervisor renews the lease while the
+fault, a lost GPU) ends the job and not the worker: the supervisor renews the lease while the
 child lives, kills it when someone cancels, and puts the row right when it died.
 """
 
@@ -12,7 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -20,10 +21,9 @@ import structlog
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.ids import new_id
-from app.core.queue import TaskQueue, send_tuning
+from app.core.jobs import TUNINGS, Failure, JobStates, Lease, Standing
+from app.core.queue import TaskQueue, wake
 from app.core.settings import TuningSettings
-from app.tunings import repository, states
-from app.tunings.states import Failure, Lease
 from worker import exit_codes
 
 log = structlog.get_logger(__name__)
@@ -32,51 +32,56 @@ Command = Callable[[Lease], Sequence[str]]
 
 
 class Ending(NamedTuple):
-    """Why a child ended without a result, and after how many attempts that is final.
+    """Why a child ended without a result, and after how many losses that is final.
 
-    `max_attempts` is None where the tuning is to be tried again however often it was.
+    `max_attempts` is None where the job is to be tried again however often it was.
     """
 
     failure: Failure
     max_attempts: int | None
 
 
-def child_command(lease: Lease) -> list[str]:
-    """Return the command line of the child that runs the tuning."""
-    return [sys.executable, "-m", "worker.tuning_run", str(lease.tuning_id), str(lease.attempt)]
+def child_command(jobs: JobStates[Any], lease: Lease) -> list[str]:
+    """Return the command line of the child that does the job."""
+    module = f"worker.{jobs.noun}_run"
+    return [sys.executable, "-m", module, str(lease.job_id), str(lease.attempt)]
 
 
 class Supervisor:
-    """Claims a tuning and sees it through.
+    """Claims a job and sees it through.
 
     Args:
+        jobs: its kind.
         database: holds the row.
-        queue: woken where the tuning goes back to the queue.
+        queue: woken where the job goes back to the queue.
         settings: lease, heartbeat, attempts, limits.
         stopping: says whether this worker was told to stop.
-        command: the child's command line.
+        command: the child's command line; by default that of the kind.
     """
 
     def __init__(
         self,
+        jobs: JobStates[Any],
         database: Database,
         queue: TaskQueue,
         settings: TuningSettings,
         *,
         stopping: Callable[[], bool] = lambda: False,
-        command: Command = child_command,
+        command: Command | None = None,
     ) -> None:
+        self._jobs, self._noun = jobs, jobs.noun
         self._database, self._queue, self._settings = database, queue, settings
-        self._stopping, self._command = stopping, command
+        self._stopping = stopping
+        self._command = command or partial(child_command, jobs)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
 
-    def run(self, tuning_id: UUID) -> None:
-        """Run the tuning to its end, or give it back; do nothing where it is not queued."""
-        with structlog.contextvars.bound_contextvars(tuning_id=str(tuning_id)):
+    def run(self, job_id: UUID) -> None:
+        """Do the job to its end, or give it back; do nothing where it is not queued."""
+        with structlog.contextvars.bound_contextvars(**{f"{self._noun}_id": str(job_id)}):
             with self._database.unit_of_work() as session:
-                lease = states.claim(
+                lease = self._jobs.claim(
                     session,
-                    tuning_id,
+                    job_id,
                     owner=self._owner,
                     seconds=self._settings.lease_seconds,
                 )
@@ -100,9 +105,9 @@ class Supervisor:
 
     def _ending_of(self, code: int) -> Ending:
         """Return what the child's end means where this process did not bring it about."""
-        if code in (exit_codes.HANDED_BACK, exit_codes.LEASE_LOST):
+        if code in (exit_codes.HANDED_BACK, exit_codes.LEASE_LOST, exit_codes.GAVE_WAY):
             return _HANDED_BACK
-        return Ending(_crash(code), self._settings.max_attempts)
+        return Ending(_crash(code, self._noun), self._settings.max_attempts)
 
     def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> Ending | None:
         """Wait for the child's end, or bring it about; return why, where the child does not say."""
@@ -111,7 +116,7 @@ class Supervisor:
         while not _ended_within(child, settings.poll_seconds):
             now = time.monotonic()
             if now - started > settings.time_limit_seconds:
-                return _too_long(settings.time_limit_seconds)
+                return _too_long(settings.time_limit_seconds, self._noun)
             if self._stopping():
                 log.info("handing_back")
                 child.send_signal(signal.SIGTERM)  # a last checkpoint, if there is time for it
@@ -123,13 +128,13 @@ class Supervisor:
                 renew_at = now + settings.heartbeat_seconds
         return None
 
-    def _standing(self, lease: Lease, *, renew: bool) -> states.Standing:
+    def _standing(self, lease: Lease, *, renew: bool) -> Standing:
         try:
             if renew:
                 with self._database.unit_of_work() as session:
-                    return states.renew(session, lease, seconds=self._settings.lease_seconds)
+                    return self._jobs.renew(session, lease, seconds=self._settings.lease_seconds)
             with self._database.reading() as session:
-                row = repository.held(session, lease)
+                row = self._jobs.held(session, lease)
                 if row is None:
                     return "lost"
                 return "cancel" if row.cancel_requested else "held"
@@ -153,52 +158,53 @@ class Supervisor:
                 return
 
     def _give_back(self, lease: Lease, ending: Ending, code: int) -> None:
-        """Nothing changes where the child has said how the tuning ended."""
+        """Nothing changes where the child has said how the job ended."""
         with self._database.unit_of_work() as session:
-            state = states.give_back(
+            state = self._jobs.give_back(
                 session, lease, ending.failure, max_attempts=ending.max_attempts
             )
+            waiting = TUNINGS.oldest_queued(session) if code == exit_codes.GAVE_WAY else None
+            if waiting is not None:  # its own message may be lost: this one is worked on next
+                wake(session, self._queue, TUNINGS.task, waiting)
             if state == "queued":
-                send_tuning(session, self._queue, lease.tuning_id)
+                wake(session, self._queue, self._jobs.task, lease.job_id)
         log.info("ended", exit_code=code, state=state or "as the child said")
 
 
 _STOPPED = Ending(
-    Failure(
-        problem="The worker was told to stop.", fix="Start the worker; the tuning then goes on."
-    ),
+    Failure(problem="The worker was told to stop.", fix="Start the worker; the job then goes on."),
     max_attempts=None,
 )
 
 _HANDED_BACK = Ending(
     Failure(
         problem="The database stayed away for too long.",
-        fix="See that it runs; the tuning then goes on.",
+        fix="See that it runs; the job then goes on.",
     ),
     max_attempts=None,
 )
 
 
-def _too_long(seconds: int) -> Ending:
+def _too_long(seconds: int, noun: str) -> Ending:
     failure = Failure(
-        problem=f"The tuning took longer than {seconds} seconds, the limit of this worker.",
-        fix="Use fewer steps or images, or raise SHOTLINE_TUNING_TIME_LIMIT_SECONDS.",
+        problem=f"The {noun} took longer than {seconds} seconds, the limit of this worker.",
+        fix="Use fewer images or steps, or raise SHOTLINE_TUNING_TIME_LIMIT_SECONDS.",
     )
     return Ending(failure, max_attempts=0)
 
 
-def _crash(code: int) -> Failure:
+def _crash(code: int, noun: str) -> Failure:
     if code == -signal.SIGKILL:
         return Failure(
-            problem="The tuning's process was killed, each time it was tried; most often that is"
+            problem=f"The {noun}'s process was killed, each time it was tried; most often that is"
             " the system, which has run out of memory.",
             fix="Give the machine more memory, or use smaller images or a smaller backbone; the"
             " system's log names the cause.",
         )
     ended = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     return Failure(
-        problem=f"The tuning's process {ended}, each time it was tried.",
-        fix="Look for the tuning's id in the worker's log, then start the tuning again.",
+        problem=f"The {noun}'s process {ended}, each time it was tried.",
+        fix=f"Look for the {noun}'s id in the worker's log, then start the {noun} again.",
     )
 
 

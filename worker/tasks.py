@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from celery.exceptions import Reject
 
 from app.core.database import Database
-from app.core.queue import BENCH, TUNE, CeleryQueue
+from app.core.jobs import BATCHES, TUNINGS, JobStates
+from app.core.queue import BATCH, BENCH, TUNE, CeleryQueue
 from worker.bench import BenchChild, answer_cell
 from worker.celery_app import STOP_FILE, app, settings
 from worker.supervisor import Supervisor
@@ -16,12 +18,22 @@ from worker.supervisor import Supervisor
 @app.task(name=TUNE)  # type: ignore[untyped-decorator]  # Celery has no annotations
 def tune(tuning_id: str) -> None:
     """Run the tuning where it is still queued; a second delivery does nothing."""
+    _supervise(TUNINGS, tuning_id)
+
+
+@app.task(name=BATCH)  # type: ignore[untyped-decorator]
+def batch(batch_id: str) -> None:
+    """Decide on the batch's images, from where it stands."""
+    _supervise(BATCHES, batch_id)
+
+
+def _supervise(jobs: JobStates[Any], job_id: str) -> None:
     database, queue = Database.of(settings), CeleryQueue(settings.queue)
     try:
         supervisor = Supervisor(
-            database, queue, settings.tuning, stopping=Path(os.environ[STOP_FILE]).exists
+            jobs, database, queue, settings.tuning, stopping=Path(os.environ[STOP_FILE]).exists
         )
-        supervisor.run(UUID(tuning_id))
+        supervisor.run(UUID(job_id))
     finally:
         queue.close()
         database.close()

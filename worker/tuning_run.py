@@ -5,29 +5,19 @@ conditional on the lease, so a child that outlives its claim can change nothing.
 """
 
 import json
-import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, cast
-from uuid import UUID
+from typing import Any, NamedTuple, cast
 
 import structlog
-import torch
 
 from app.core.database import Database
-from app.core.errors import Unavailable
-from app.core.logging import configure_logging
+from app.core.jobs import TUNINGS, Lease
 from app.core.settings import Settings
-from app.core.storage import LocalStorage, Storage
+from app.core.storage import Storage
 from app.core.tables import Project
 from app.core.tables import Tuning as TuningRow
 from app.registry.service import NewVersion, add_version
 from app.snapshots.service import SnapshotContent, read_snapshot
-from app.tunings import repository, states
-from app.tunings.states import Failure, Lease
 from models.artifact import Artifact
 from models.backbone import Backbone, Device
 from models.backbone_source import load_backbone
@@ -38,15 +28,10 @@ from models.imaging import View
 from models.recipe import Recipe
 from models.report import ReportData, render_report
 from models.tuning import Tuning
-from worker import exit_codes
-from worker.observer import HandedBack, LeaseLost, RowObserver
+from worker.child import LeaseLost, main, patiently, run_job
+from worker.observer import RowObserver
 
 log = structlog.get_logger(__name__)
-
-Result = TypeVar("Result")
-
-# A result that took minutes to compute is worth waiting for a database that restarts.
-_PATIENCE_SECONDS, _RETRY_SECONDS = 600.0, 1.0
 
 
 class Job(NamedTuple):
@@ -69,31 +54,20 @@ class TuningRun:
 
     def run(self) -> int:
         """Return an exit code, see `worker.exit_codes`."""
-        try:
-            job = patiently(self._read)
-            artifact = self._tune(job.row, job.snapshot)
-            self._record(artifact, job.title)
-        except LeaseLost:
-            log.info("lease_lost")
-            return exit_codes.LEASE_LOST
-        except (HandedBack, Unavailable) as error:
-            log.info("handed_back", reason=str(error))
-            return exit_codes.HANDED_BACK
-        except ShotlineError as error:
-            log.warning("failed", error=str(error))
-            return self._fail(states.failure_of(error))
-        except Exception as error:
-            log.exception("unforeseen_error")
-            return self._fail(_unforeseen(error))
-        return exit_codes.DONE
+        return run_job(self._work, TUNINGS, self._lease, self._database)
 
     def stop(self) -> None:
         """Write a checkpoint at the end of this epoch, then give the tuning back."""
         self._observer.stopping = True
 
+    def _work(self) -> None:
+        job = patiently(self._read)
+        artifact = self._tune(job.row, job.snapshot)
+        self._record(artifact, job.title)
+
     def _read(self) -> Job:
         with self._database.reading() as session:
-            row = repository.held(session, self._lease)
+            row = TUNINGS.held(session, self._lease)
             if row is None:
                 raise LeaseLost
             project = session.get_one(Project, row.project_id)
@@ -160,79 +134,11 @@ class TuningRun:
 
     def _succeed(self, new: NewVersion) -> int:
         with self._database.unit_of_work() as session:
-            row = repository.held(session, self._lease)
-            if row is None or not states.complete(session, self._lease):
+            row = TUNINGS.held(session, self._lease)
+            if row is None or not TUNINGS.complete(session, self._lease):
                 raise LeaseLost
             return add_version(session, row, new).number
 
-    def _fail(self, failure: Failure) -> int:
-        def write() -> bool:
-            with self._database.unit_of_work() as session:
-                return states.fail(session, self._lease, failure)
-
-        try:
-            return exit_codes.DONE if patiently(write) else exit_codes.LEASE_LOST
-        except Unavailable:
-            return exit_codes.HANDED_BACK
-
-
-def patiently(action: Callable[[], Result]) -> Result:
-    """Return what `action` does, trying again while the database is away.
-
-    Raises:
-        Unavailable: it stayed away for ten minutes.
-    """
-    give_up_at = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            return action()
-        except Unavailable:
-            if time.monotonic() > give_up_at:
-                raise
-            time.sleep(_RETRY_SECONDS)
-
-
-def _unforeseen(error: Exception) -> Failure:
-    if isinstance(error, torch.OutOfMemoryError):
-        return Failure(
-            problem="The device ran out of memory.",
-            fix="Use a smaller backbone, or free the device of other work, then start it again.",
-        )
-    return Failure(
-        problem=f"The tuning met an error that nobody foresaw ({type(error).__name__}).",
-        fix="Look for the tuning's id in the worker's log, and report what it says there.",
-    )
-
-
-def _end_with_supervisor() -> None:
-    """Kill this process when the supervisor, who holds our standard input open, has gone."""
-
-    def watch() -> None:
-        while os.read(0, 1024):
-            pass
-        os._exit(exit_codes.HANDED_BACK)
-
-    threading.Thread(target=watch, name="supervisor", daemon=True).start()
-
-
-def main(arguments: list[str]) -> int:
-    """Run the tuning that the command line names."""
-    settings = Settings()
-    configure_logging(settings.log)
-    _end_with_supervisor()
-    os.nice(settings.tuning.nice)
-    lease = Lease(UUID(arguments[0]), int(arguments[1]))
-    database = Database.of(settings)
-    run = TuningRun(lease, settings, database, LocalStorage(settings.blob_folder))
-    signal.signal(signal.SIGTERM, lambda *_: run.stop())
-    with structlog.contextvars.bound_contextvars(
-        tuning_id=str(lease.tuning_id), attempt=lease.attempt
-    ):
-        try:
-            return run.run()
-        finally:
-            database.close()
-
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:], TUNINGS.noun, TuningRun))

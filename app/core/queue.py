@@ -17,7 +17,11 @@ from app.core.settings import QueueSettings
 log = structlog.get_logger(__name__)
 
 TUNE = "shotline.tune"
+BATCH = "shotline.batch"
 BENCH = "shotline.bench"
+
+# Redis hands out lower numbers first; whatever is not named here has 0.
+_PRIORITIES = {BATCH: 6}
 
 
 class TaskQueue(Protocol):
@@ -36,9 +40,19 @@ class TaskQueue(Protocol):
         ...
 
 
+def wake(session: Session, queue: TaskQueue, task: str, job_id: UUID) -> None:
+    """Wake a worker for the job once `session` is committed."""
+    after_commit(session, lambda: queue.send(task, str(job_id)))
+
+
 def send_tuning(session: Session, queue: TaskQueue, tuning_id: UUID) -> None:
     """Wake a worker for the tuning once `session` is committed."""
-    after_commit(session, lambda: queue.send(TUNE, str(tuning_id)))
+    wake(session, queue, TUNE, tuning_id)
+
+
+def send_batch(session: Session, queue: TaskQueue, batch_id: UUID) -> None:
+    """Wake a worker for the batch, once it has no tuning to do, after the commit."""
+    wake(session, queue, BATCH, batch_id)
 
 
 class CeleryQueue:
@@ -63,7 +77,10 @@ class CeleryQueue:
 
     def send(self, task: str, *args: str) -> None:
         """Send `task`; the row stays queued for the reaper where that fails."""
-        self._celery.send_task(task, args=list(args), retry=False, ignore_result=True)
+        priority = _PRIORITIES.get(task, 0)
+        self._celery.send_task(
+            task, args=list(args), retry=False, ignore_result=True, priority=priority
+        )
 
     def check(self) -> None:
         """Raise unless Redis answers."""

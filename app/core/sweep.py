@@ -8,7 +8,15 @@ from sqlalchemy.orm import InstrumentedAttribute
 
 from app.core.database import Database
 from app.core.storage import Storage
-from app.core.tables import Image, ModelVersion, PredictionRecord, SnapshotImage, Tuning
+from app.core.tables import (
+    BatchImage,
+    BatchPart,
+    Image,
+    ModelVersion,
+    PredictionRecord,
+    SnapshotImage,
+    Tuning,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +28,8 @@ _REFERENCES: tuple[InstrumentedAttribute[str] | InstrumentedAttribute[str | None
     ModelVersion.artifact_sha256,
     ModelVersion.report_sha256,
     PredictionRecord.image_sha256,
+    BatchImage.sha256,
+    BatchPart.sha256,
 )
 
 

@@ -26,7 +26,7 @@ from app.core.types import Json, UtcDateTime
 from models.classes import Role
 
 Split = Literal["train", "holdout"]
-TuningState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 KeyRole = Literal["viewer", "operator", "engineer", "admin"]
 KeepImages = Literal["none", "undecidable", "all"]
 MoveKind = Literal["promote", "rollback"]
@@ -193,38 +193,31 @@ class SnapshotImage(Table):
     group: Mapped[str]
 
 
-class Tuning(Table):
-    """One job: snapshot + recipe + seed. The row is the truth, a message only a wake-up.
+_JOB_STATE = ("state", "queued", "running", "succeeded", "failed", "cancelled")
+
+
+class Job(Table):
+    """What every job of the workers has. The row is the truth, a message only a wake-up.
 
     Attributes:
-        attempt: deliveries that were claimed; a lost worker's counts.
+        attempt: deliveries that were claimed; the fence, see `app.core.jobs`.
+        losses: attempts, one after the other, that came to nothing through no one's wish.
         lease_owner, lease_until: who works on it, and until when by the database's clock.
         cancel_requested: someone asked for it to stop; the worker looks.
-        checkpoint: sha256 of the last checkpoint in storage.
-        progress: `models.callbacks.Progress` as JSON.
+        progress: how far it is, as JSON.
         failure: the reason, in a sentence that a person understands, and what to do.
     """
 
-    __tablename__ = "tunings"
-    __table_args__ = (
-        one_of("state", "queued", "running", "succeeded", "failed", "cancelled"),
-        Index("ix_tunings_project_id_id", "project_id", "id"),
-        Index("ix_tunings_state_lease_until", "state", "lease_until"),
-    )
+    __abstract__ = True
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
     project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
-    snapshot_id: Mapped[UUID] = mapped_column(ForeignKey("snapshots.id"))
-    state: Mapped[TuningState] = mapped_column(String(16), default="queued")
-    recipe: Mapped[dict[str, Any]]
-    seed: Mapped[int] = mapped_column(BigInteger)
-    view: Mapped[dict[str, Any]]
-    backbone: Mapped[str]
+    state: Mapped[JobState] = mapped_column(String(16), default="queued")
     attempt: Mapped[int] = mapped_column(default=0)
+    losses: Mapped[int] = mapped_column(default=0, server_default="0")
     lease_owner: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)
-    checkpoint: Mapped[str | None] = mapped_column(SHA256)
     progress: Mapped[dict[str, Any] | None]
     failure: Mapped[dict[str, Any] | None]
     requested_by: Mapped[UUID | None]
@@ -232,6 +225,29 @@ class Tuning(Table):
     queued_at: Mapped[datetime] = mapped_column(default=utc_now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
+
+
+class Tuning(Job):
+    """Snapshot + recipe + seed, which lead to a version.
+
+    Attributes:
+        checkpoint: sha256 of the last checkpoint in storage.
+        progress: `models.tuning.TuningProgress` as JSON.
+    """
+
+    __tablename__ = "tunings"
+    __table_args__ = (
+        one_of(*_JOB_STATE),
+        Index("ix_tunings_project_id_id", "project_id", "id"),
+        Index("ix_tunings_state_lease_until", "state", "lease_until"),
+    )
+
+    snapshot_id: Mapped[UUID] = mapped_column(ForeignKey("snapshots.id"))
+    recipe: Mapped[dict[str, Any]]
+    seed: Mapped[int] = mapped_column(BigInteger)
+    view: Mapped[dict[str, Any]]
+    backbone: Mapped[str]
+    checkpoint: Mapped[str | None] = mapped_column(SHA256)
 
 
 class ModelVersion(Table):
@@ -333,6 +349,65 @@ class PredictionRecord(Table):
     image_bytes: Mapped[int | None] = mapped_column(BigInteger)
     requested_by: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Batch(Job):
+    """Many images that are decided on in the background, by one version.
+
+    Attributes:
+        model_version_id: frozen when the batch was asked for.
+        top_k: so many classes are listed; None for all.
+        image_count: how many there are.
+        progress: `app.batches.states.Progress` as JSON.
+    """
+
+    __tablename__ = "batches"
+    __table_args__ = (
+        one_of(*_JOB_STATE),
+        Index("ix_batches_project_id_id", "project_id", "id"),
+        Index("ix_batches_state_lease_until", "state", "lease_until"),
+        # What a version's deletion looks for.
+        Index("ix_batches_model_version_id", "model_version_id"),
+    )
+
+    model_version_id: Mapped[UUID] = mapped_column(
+        ForeignKey("model_versions.id", ondelete="CASCADE")
+    )
+    top_k: Mapped[int | None]
+    image_count: Mapped[int]
+
+
+class BatchImage(Table):
+    """One image of a batch; `position` is its place in what was sent, from 0.
+
+    Attributes:
+        sha256: its bytes; None where they could not be had.
+        problem: then the reason, and what to do.
+    """
+
+    __tablename__ = "batch_images"
+    __table_args__ = (Index("ix_batch_images_sha256", "sha256"),)
+
+    batch_id: Mapped[UUID] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    name: Mapped[str]
+    sha256: Mapped[str | None] = mapped_column(SHA256)
+    problem: Mapped[dict[str, Any] | None]
+
+
+class BatchPart(Table):
+    """The results of `count` images from `position` on: a blob of NDJSON, written once."""
+
+    __tablename__ = "batch_parts"
+
+    batch_id: Mapped[UUID] = mapped_column(
+        ForeignKey("batches.id", ondelete="CASCADE"), primary_key=True
+    )
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    count: Mapped[int]
+    sha256: Mapped[str] = mapped_column(SHA256)
 
 
 class ApiKey(Table):

@@ -13,10 +13,10 @@ import anyio
 
 from app.core.database import Database
 from app.core.errors import Unavailable
+from app.core.jobs import FINAL
 from app.tunings import repository
 from app.tunings.repository import TuningRow
 from app.tunings.schemas import TuningOut
-from app.tunings.states import FINAL
 
 KEEP_ALIVE = b": still here\n\n"
 

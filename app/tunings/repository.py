@@ -1,4 +1,4 @@
-"""SQL of tunings that changes no state; the transitions are in `states`."""
+"""SQL of tunings that changes no state; the transitions are in `app.core.jobs`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,6 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.core.tables import ModelVersion, Snapshot, Tuning
-from app.tunings.states import Lease
 
 
 class TuningRow(NamedTuple):
@@ -47,14 +46,6 @@ def page(
     if after is not None:
         query = query.where(Tuning.id > after)
     return [TuningRow._make(row) for row in session.execute(query)]
-
-
-def held(session: Session, lease: Lease) -> Tuning | None:
-    """Return the tuning where the lease still holds."""
-    query = select(Tuning).where(
-        Tuning.id == lease.tuning_id, Tuning.state == "running", Tuning.attempt == lease.attempt
-    )
-    return session.scalars(query).one_or_none()
 
 
 def _rows() -> Select[Tuning, Snapshot, ModelVersion]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.tables import TuningState
+from app.core.tables import JobState
 from app.tunings.repository import TuningRow
 from models.recipe import Recipe
 
@@ -85,7 +85,7 @@ class TuningOut(BaseModel):
 
     id: UUID = Field(examples=[_TUNING])
     project: UUID = Field(examples=[_PROJECT])
-    state: TuningState = Field(examples=["running"])
+    state: JobState = Field(examples=["running"])
     cancel_requested: bool = Field(examples=[False])
     attempt: int = Field(description="How often a worker took it.", examples=[1])
     recipe: Recipe = Field(examples=[Recipe().model_dump(mode="json")])

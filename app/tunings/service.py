@@ -9,12 +9,13 @@ from sqlalchemy.orm import Session
 from app.core.access import Principal
 from app.core.database import database_now
 from app.core.errors import Conflict, NotFound
+from app.core.jobs import TUNINGS
 from app.core.queue import TaskQueue, send_tuning
 from app.core.storage import Storage
 from app.core.tables import Tuning
 from app.projects import service as projects
 from app.snapshots import service as snapshots
-from app.tunings import repository, states
+from app.tunings import repository
 from app.tunings.repository import TuningRow
 from models.recipe import Recipe
 
@@ -89,7 +90,7 @@ def cancel_tuning(session: Session, principal: Principal, tuning_id: UUID) -> Tu
         Conflict: it has already succeeded or failed.
     """
     get_tuning(session, principal, tuning_id)
-    changed = states.cancel(session, tuning_id)
+    changed = TUNINGS.cancel(session, tuning_id)
     row = get_tuning(session, principal, tuning_id)
     if changed is None and row.tuning.state != "cancelled":
         raise Conflict(

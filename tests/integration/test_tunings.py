@@ -17,14 +17,14 @@ from starlette.testclient import TestClient
 from app.core.database import Database, database_now
 from app.core.errors import Unavailable
 from app.core.ids import new_id
+from app.core.jobs import TUNINGS, Failure, Lease
 from app.core.queue import TUNE, InMemoryQueue
+from app.core.reaper import reap
 from app.core.settings import Settings, TuningSettings
 from app.core.storage import LocalStorage
 from app.core.tables import ModelVersion, Project, SnapshotImage, Tuning
-from app.tunings import repository, states
+from app.tunings import repository
 from app.tunings.events import KEEP_ALIVE, tuning_events
-from app.tunings.reaper import reap
-from app.tunings.states import Failure, Lease
 from models.errors import StorageFull
 from models.imaging import DECODER_VERSION
 from models.recipe import Recipe
@@ -62,7 +62,7 @@ def start(client: TestClient, project: UUID, **body: object) -> UUID:
 
 def claim(database: Database, tuning: UUID, seconds: float = 30.0) -> Lease | None:
     with database.unit_of_work() as session:
-        return states.claim(session, tuning, owner="test", seconds=seconds)
+        return TUNINGS.claim(session, tuning, owner="test", seconds=seconds)
 
 
 def row_of(database: Database, tuning: UUID) -> Tuning:
@@ -211,9 +211,9 @@ def test_cancel_while_running_is_left_to_the_worker(client: TestClient, database
     asked = client.post(f"/v1/tunings/{tuning}/cancel").json()
     assert (asked["state"], asked["cancel_requested"]) == ("running", True)
     with database.unit_of_work() as session:
-        assert states.renew(session, lease, seconds=30) == "cancel"
-        assert not states.complete(session, lease)
-        assert states.give_back(session, lease, FAILURE, max_attempts=3) == "cancelled"
+        assert TUNINGS.renew(session, lease, seconds=30) == "cancel"
+        assert not TUNINGS.complete(session, lease)
+        assert TUNINGS.give_back(session, lease, FAILURE, max_attempts=3) == "cancelled"
     shown = client.get(f"/v1/tunings/{tuning}").json()
     assert (shown["state"], shown["failure"]) == ("cancelled", None)
 
@@ -223,7 +223,7 @@ def test_cancel_after_the_end(client: TestClient, database: Database) -> None:
     lease = claim(database, tuning)
     assert lease is not None
     with database.unit_of_work() as session:
-        assert states.fail(session, lease, FAILURE)
+        assert TUNINGS.fail(session, lease, FAILURE)
     response = client.post(f"/v1/tunings/{tuning}/cancel")
     assert_problem(response, 409, "conflict", names=(str(tuning), "failed"), field="tuning")
     shown = client.get(f"/v1/tunings/{tuning}").json()
@@ -248,12 +248,12 @@ def test_a_lost_worker_can_change_nothing(
     new = claim(database, tuning)
     assert new == Lease(tuning, 2)
     with database.unit_of_work() as session:
-        assert states.renew(session, old, seconds=30) == "lost"
-        assert states.note_progress(session, old, {"phase": "tune"}) == "lost"
-        assert states.note_checkpoint(session, old, "0" * 64) == "lost"
-        assert not states.complete(session, old)
-        assert not states.fail(session, old, FAILURE)
-        assert states.give_back(session, old, FAILURE, max_attempts=3) is None
+        assert TUNINGS.renew(session, old, seconds=30) == "lost"
+        assert TUNINGS.note(session, old, progress={"phase": "tune"}) == "lost"
+        assert TUNINGS.note(session, old, checkpoint="0" * 64) == "lost"
+        assert not TUNINGS.complete(session, old)
+        assert not TUNINGS.fail(session, old, FAILURE)
+        assert TUNINGS.give_back(session, old, FAILURE, max_attempts=3) is None
     assert row_of(database, tuning).state == "running"
 
 
@@ -287,7 +287,7 @@ def test_being_told_to_stop_spends_no_attempt(client: TestClient, database: Data
         lease = claim(database, tuning)
         assert lease is not None
         with database.unit_of_work() as session:
-            assert states.give_back(session, lease, FAILURE, max_attempts=None) == "queued"
+            assert TUNINGS.give_back(session, lease, FAILURE, max_attempts=None) == "queued"
     assert row_of(database, tuning).failure is None
 
 
@@ -299,9 +299,9 @@ def test_what_has_ended_names_no_checkpoint(
     lease = claim(database, tuning, seconds=-1)
     assert lease is not None
     with database.unit_of_work() as session:
-        states.note_checkpoint(session, lease, "0" * 64)
+        TUNINGS.note(session, lease, checkpoint="0" * 64)
         if how == "cancelled while queued":
-            states.give_back(session, lease, FAILURE, max_attempts=None)
+            TUNINGS.give_back(session, lease, FAILURE, max_attempts=None)
     assert row_of(database, tuning).checkpoint is not None
     if how != "lost":
         client.post(f"/v1/tunings/{tuning}/cancel")
@@ -334,7 +334,9 @@ def supervise(
     """Run a child that only runs `code`, with one attempt allowed."""
     settings = TuningSettings(max_attempts=1, poll_seconds=0.05)
     command = [sys.executable, "-c", code]
-    Supervisor(database, queue, settings, stopping=stopping, command=lambda _: command).run(tuning)
+    Supervisor(
+        TUNINGS, database, queue, settings, stopping=stopping, command=lambda _: command
+    ).run(tuning)
 
 
 @pytest.mark.parametrize("code", [exit_codes.HANDED_BACK, exit_codes.LEASE_LOST])
@@ -361,7 +363,7 @@ def test_a_worker_that_is_told_to_stop_does_not_wait_for_the_database(
     def away(*_: object, **__: object) -> None:
         raise Unavailable("Away.", fix="Wait.")
 
-    monkeypatch.setattr(states, "give_back", away)
+    monkeypatch.setattr(TUNINGS, "give_back", away)
     supervise(database, queue, tuning, "pass", stopping=lambda: True)
     assert row_of(database, tuning).state == "running"  # until the reaper finds it
 
@@ -413,7 +415,7 @@ def test_events_of_a_running_tuning_go_on_from_the_last_one_seen(
     assert (kind, shown["state"]) == ("progress", "running")
     assert anyio.run(first, seen) == KEEP_ALIVE.decode()
     with database.unit_of_work() as session:
-        states.note_progress(session, lease, {"phase": "tune", "done": 1, "total": 4})
+        TUNINGS.note(session, lease, progress={"phase": "tune", "done": 1, "total": 4})
     ((name, _, shown),) = events_of(anyio.run(first, seen))
     assert name != seen
     assert shown["progress"]["done"] == 1
@@ -542,7 +544,7 @@ def test_a_run_told_to_stop_leaves_a_checkpoint_to_go_on_from(
     assert run.run() == exit_codes.HANDED_BACK
     assert row_of(database, parts).checkpoint is not None
     with database.unit_of_work() as session:
-        states.give_back(session, lease, FAILURE, max_attempts=None)
+        TUNINGS.give_back(session, lease, FAILURE, max_attempts=None)
     assert run_here(settings, database, storage, parts)[0] == exit_codes.DONE
     with database.reading() as session:
         assert len({row.digest for row in session.scalars(select(ModelVersion))}) == 1

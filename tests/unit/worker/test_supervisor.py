@@ -19,10 +19,10 @@ from worker.supervisor import _crash
 )
 def test_every_death_is_put_into_words(command: str, shown: str) -> None:
     child = subprocess.run([sys.executable, "-c", command], check=False)
-    failure = _crash(child.returncode)
+    failure = _crash(child.returncode, "tuning")
     assert shown in failure["problem"]
     assert failure["fix"]
 
 
 def test_a_kill_is_told_from_a_crash() -> None:
-    assert _crash(-signal.SIGKILL) != _crash(-signal.SIGABRT)
+    assert _crash(-signal.SIGKILL, "tuning") != _crash(-signal.SIGABRT, "tuning")
