@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SET ?= textile
-EXTRAS := bench,demo,demo-elpv,dev,docs,onnx,openvino,postgres,starter
+EXTRAS := bench,demo,demo-elpv,dev,docs,onnx,openvino,parquet,postgres,starter
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench docs starter constraints clean
@@ -20,7 +20,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	@echo "Installing what the tests need"
-	@$(PIP) --editable '.[bench,demo,dev,onnx,openvino,postgres,starter]'
+	@$(PIP) --editable '.[bench,demo,dev,onnx,openvino,parquet,postgres,starter]'
 	@touch $@
 
 $(VENV)/.elpv: $(VENV)/.base

@@ -7,6 +7,7 @@ import anyio
 from fastapi import APIRouter, FastAPI
 
 from app import migrations
+from app.batches import routes as batches
 from app.core.background import Repeater
 from app.core.database import Database
 from app.core.errors import Unavailable
@@ -44,6 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     registry.router,
     predictions.router,
     records.router,
+    batches.router,
 )
 
 
@@ -80,7 +82,7 @@ def create_app(
         BodyLimit,
         default=limits.body_bytes,
         routes=[
-            (r"/v1/projects/[^/]+/images", limits.upload_bytes),
+            (r"/v1/projects/[^/]+/(images|batches)", limits.upload_bytes),
             (r"/v1/(projects|models)/[^/]+/predict", limits.predict_bytes),
         ],
     )

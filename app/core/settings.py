@@ -296,6 +296,20 @@ class TuningSettings(Concern):
     time_limit_seconds: PositiveInt = Field(6 * 3600, description="Hard limit on one tuning.")
 
 
+class BatchSettings(Concern):
+    """Batches of predictions in the background; leases and limits are those of tunings."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_BATCH_")
+
+    part_images: int = Field(
+        64,
+        ge=1,
+        le=1000,
+        description="Images that are done in one go: so many at most are done again after a loss,"
+        " and so many a tuning waits for.",
+    )
+
+
 class LogSettings(Concern):
     """What is logged, and how."""
 
@@ -319,6 +333,7 @@ class Settings(BaseModel):
     backbone: BackboneSettings = Field(default_factory=BackboneSettings)
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
     tuning: TuningSettings = Field(default_factory=TuningSettings)
+    batch: BatchSettings = Field(default_factory=BatchSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @cached_property

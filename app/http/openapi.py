@@ -24,6 +24,7 @@ _TAGS = {
     "tunings": "Jobs that turn images into a model version.",
     "models": "Tuned versions, their aliases, promotion and rollback.",
     "predictions": "What the line asks.",
+    "batches": "Many images at once, decided on in the background.",
     "keys": "API keys.",
     "health": "For those who watch the box.",
 }

@@ -114,11 +114,8 @@ def two_labels(name: str, one: str, other: str) -> Conflict:
 
 def _hash(file: IncomingFile, limit: int) -> Checked:
     entry = Checked(file)
-    if file.problem is not None:
-        entry.reject(file.problem)
-        return entry
     try:
-        data = _read(file, limit)
+        data = file.content(limit)
     except ShotlineError as problem:
         entry.reject(problem)
         return entry
@@ -132,16 +129,6 @@ def _kept(image: Image, file: IncomingFile) -> str | None:
     if file.group is not None and file.group != image.group:
         return f"The image is of the group {image.group!r} and stays in it."
     return None
-
-
-def _read(file: IncomingFile, limit: int) -> bytes:
-    data = file.read(limit + 1) if file.size <= limit else None
-    if data is None or len(data) > limit:
-        raise BadImage(
-            f"The file has {max(file.size, limit + 1)} bytes; at most {limit} are allowed.",
-            fix="Save it with more compression, or cut it to the region of interest.",
-        )
-    return data
 
 
 def _refuse_two_labels(checked: Sequence[Checked]) -> None:
@@ -204,7 +191,7 @@ def _check_group(entry: Checked, splits: dict[str, Split]) -> None:
 
 def _decode_and_store(entry: Checked, storage: Storage, limits: LimitSettings) -> None:
     try:
-        data = _read(entry.file, limits.file_bytes)
+        data = entry.file.content(limits.file_bytes)
         entry.facts = check_image(data, max_pixels=limits.image_pixels)
     except (BadImage, Conflict) as problem:
         entry.reject(problem)

@@ -14,7 +14,7 @@ from app.core.slices import Slice
 from app.core.tables import Split
 from app.http.spool import Part, SpooledBody
 from app.images.archive import open_archive
-from app.images.incoming import IncomingFile
+from app.images.incoming import IncomingFile, SentFile
 from models.errors import BadInput
 from models.names import clean_text
 
@@ -75,13 +75,7 @@ class Upload:
                 fix="Send the class's name in the field 'label'.",
                 field="label",
             )
-        if len(self.parts) > limits.upload_files:
-            raise TooLarge(
-                f"The upload has {len(self.parts)} files; at most {limits.upload_files} are"
-                " allowed.",
-                fix="Send them in several uploads.",
-                field="files",
-            )
+        check_count(len(self.parts), limits)
         return [self._file(part, options.label) for part in self.parts]
 
     def _file(self, part: Part, label: str) -> IncomingFile:
@@ -93,6 +87,64 @@ class Upload:
             group=self.options.groups.get(name, self.options.group),
             size=part.data.length,
             read=partial(_read, part.data),
+        )
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A body as it was sent: an archive, or files; and the plain fields of a form."""
+
+    archive: Slice | None = None
+    parts: Sequence[Part] = ()
+    fields: Mapping[str, list[str]] | None = None
+
+
+def read_sent(body: SpooledBody, content_type: str) -> Sent:
+    """Return what is in `body`; a body that is the archive itself has no fields.
+
+    Raises:
+        UnsupportedType: neither multipart nor an archive.
+        BadRequest: a body that cannot be read.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ARCHIVE_TYPES:
+        return Sent(archive=body.whole())
+    if kind != "multipart/form-data":
+        raise UnsupportedType(
+            f"The Content-Type is {kind!r}; multipart/form-data or an archive is expected.",
+            fix="Send files as multipart/form-data, or a zip as application/zip.",
+            field="Content-Type",
+        )
+    parts = body.parts(content_type)
+    fields: dict[str, list[str]] = {}
+    for part in parts:
+        if part.file_name is None:
+            fields.setdefault(part.name, []).append(part.text())
+    files = [part for part in parts if part.file_name is not None]
+    archives = [part for part in files if part.name == "archive"]
+    if len(archives) > 1 or (archives and len(files) > 1):
+        raise BadRequest(
+            f"The upload has {len(archives)} archives and {len(files) - len(archives)} files.",
+            fix="Send one archive, or files, at a time.",
+            field="archive",
+        )
+    return Sent(archives[0].data if archives else None, files, fields)
+
+
+def sent_file(part: Part) -> SentFile:
+    """Return a part of a form as a file."""
+    return SentFile(
+        name=part.file_name or part.name, size=part.data.length, read=partial(_read, part.data)
+    )
+
+
+def check_count(count: int, limits: LimitSettings) -> None:
+    """Raise `TooLarge` for more files than one upload may have."""
+    if count > limits.upload_files:
+        raise TooLarge(
+            f"The upload has {count} files; at most {limits.upload_files} are allowed.",
+            fix="Send them in several uploads.",
+            field="files",
         )
 
 
@@ -114,29 +166,9 @@ def read_upload(body: SpooledBody, content_type: str, query: Mapping[str, list[s
         BadRequest: a body that cannot be read.
         BadInput: an option that is not what it should be.
     """
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind in ARCHIVE_TYPES:
-        return Upload(_options(query), archive=body.whole())
-    if kind != "multipart/form-data":
-        raise UnsupportedType(
-            f"The Content-Type is {kind!r}; multipart/form-data or an archive is expected.",
-            fix="Send files as multipart/form-data, or a zip as application/zip.",
-            field="Content-Type",
-        )
-    parts = body.parts(content_type)
-    fields: dict[str, list[str]] = {}
-    for part in parts:
-        if part.file_name is None:
-            fields.setdefault(part.name, []).append(part.text())
-    files = [part for part in parts if part.file_name is not None]
-    archives = [part for part in files if part.name == "archive"]
-    if len(archives) > 1 or (archives and len(files) > 1):
-        raise BadRequest(
-            f"The upload has {len(archives)} archives and {len(files) - len(archives)} files.",
-            fix="Send one archive, or files, at a time.",
-            field="archive",
-        )
-    return Upload(_options(fields), archives[0].data if archives else None, files)
+    sent = read_sent(body, content_type)
+    options = _options(query if sent.fields is None else sent.fields)
+    return Upload(options, sent.archive, sent.parts)
 
 
 def _options(fields: Mapping[str, list[str]]) -> UploadOptions:

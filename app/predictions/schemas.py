@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.core.clock import UtcTime
 from app.core.tables import Decision, PredictionRecord
+from models.decision import Decision as Made
 
 COMPACT_BYTES = 254
 _CODES: dict[Decision, int] = {"ok": 1, "ng": 2, "undecidable": 3}  # OPC 40001-101
@@ -142,6 +143,20 @@ class ResultsOut(BaseModel):
     """
 
     results: list[PredictionOut | dict[str, Any]]
+
+
+def shown_decision(made: Made) -> dict[str, Any]:
+    """Return what an answer says of a decision, its probabilities rounded."""
+    return {
+        "decision": made.decision,
+        "label": made.label,
+        "probability": round(made.probability, 6),
+        "probabilities": [
+            {"label": entry.label, "probability": round(entry.probability, 6)}
+            for entry in made.probabilities
+        ],
+        "prediction_set": made.prediction_set,
+    }
 
 
 def compact(decision: Decision, probability: float, version: int, label: str) -> str:

@@ -30,7 +30,7 @@ from app.predictions.metrics import PredictionMetrics
 from app.predictions.model import ResidentModel
 from app.predictions.records import NewRecord, RecordWriter
 from app.predictions.resident import ModelCache
-from app.predictions.schemas import LabelProbabilityOut, ModelRef, PredictionOut
+from app.predictions.schemas import ModelRef, PredictionOut, shown_decision
 from models.decision import Decision, decide
 from models.errors import ShotlineError
 from models.pixels import to_pixels
@@ -284,14 +284,7 @@ def _answer(
     return PredictionOut(
         prediction_id=new_id(),
         image_id=image.origin.image_id,
-        decision=decision.decision,
-        label=decision.label,
-        probability=round(decision.probability, 6),
-        probabilities=[
-            LabelProbabilityOut(label=entry.label, probability=round(entry.probability, 6))
-            for entry in decision.probabilities
-        ],
-        prediction_set=decision.prediction_set,
+        **shown_decision(decision),
         model=ModelRef(id=model.id, version=model.number, digest=model.digest),
         timings_ms={name: round(value * 1000, 2) for name, value in seconds.items()},
     )

@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.errors import Duplicate
+from app.core.jobs import FINAL, KINDS
 from app.core.tables import Image, Project, ProjectClass, Serving, Split, Tuning
 
 
@@ -105,10 +106,14 @@ def tuned(session: Session, project_ids: Iterable[UUID]) -> set[UUID]:
     return set(session.scalars(query))
 
 
-def has_unfinished_tuning(session: Session, project_id: UUID) -> bool:
-    """Say whether a tuning of the project is queued or running."""
-    found = exists().where(Tuning.project_id == project_id, Tuning.state.in_(("queued", "running")))
-    return bool(session.scalar(select(found)))
+def unfinished_job(session: Session, project_id: UUID) -> str | None:
+    """Return what of the project is queued or running: `tuning`, `batch`, or nothing."""
+    for jobs in KINDS:
+        row = jobs.table
+        found = exists().where(row.project_id == project_id, row.state.not_in(FINAL))
+        if session.scalar(select(found)):
+            return jobs.noun
+    return None
 
 
 def has_images(session: Session, class_id: UUID) -> bool:

@@ -139,13 +139,14 @@ def delete_project(session: Session, principal: Principal, project_id: UUID) -> 
 
     Raises:
         NotFound: as above.
-        Conflict: a tuning of it is queued or running.
+        Conflict: a tuning or a batch of it is queued or running.
     """
     project = lock_project(session, principal, project_id)
-    if repository.has_unfinished_tuning(session, project_id):
+    unfinished = repository.unfinished_job(session, project_id)
+    if unfinished is not None:
         raise Conflict(
-            f"The project {project.name!r} has a tuning that is not finished.",
-            fix="Cancel the tuning or wait for its end, then delete the project.",
+            f"The project {project.name!r} has a {unfinished} that is not finished.",
+            fix=f"Cancel the {unfinished} or wait for its end, then delete the project.",
             field="project",
         )
     repository.remove(session, project_id)

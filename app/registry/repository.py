@@ -8,7 +8,7 @@ from sqlalchemy import exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from app.core.clock import utc_now
-from app.core.tables import Alias, AliasMove, ModelVersion, PredictionRecord
+from app.core.tables import Alias, AliasMove, Batch, ModelVersion, PredictionRecord
 
 
 def get(session: Session, version_id: UUID) -> ModelVersion | None:
@@ -127,3 +127,8 @@ def has_predictions(session: Session, version_id: UUID) -> bool:
     return bool(
         session.scalar(select(exists().where(PredictionRecord.model_version_id == version_id)))
     )
+
+
+def has_batches(session: Session, version_id: UUID) -> bool:
+    """Say whether a batch was or is to be decided on by the version."""
+    return bool(session.scalar(select(exists().where(Batch.model_version_id == version_id))))

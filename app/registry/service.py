@@ -139,7 +139,7 @@ def delete_version(
 
     Raises:
         NotFound: no such version, or not for this key.
-        Conflict: an alias names it or once did, or predictions were made with it.
+        Conflict: an alias names it or once did, or predictions or a batch were made with it.
     """
     found = get_version(session, principal, version_id)
     projects.lock_project(session, principal, found.row.project_id)  # no alias may move meanwhile
@@ -147,6 +147,8 @@ def delete_version(
         why = "an alias names it, or once did"
     elif decided or repository.has_predictions(session, version_id):
         why = "predictions were made with it"
+    elif repository.has_batches(session, version_id):
+        why = "a batch names it"
     else:
         session.delete(found.row)
         session.flush()

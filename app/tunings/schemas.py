@@ -67,7 +67,7 @@ class ProgressOut(BaseModel):
 
 
 class FailureOut(BaseModel):
-    """Why a tuning failed."""
+    """Why a tuning or a batch failed."""
 
     problem: str = Field(examples=["The image 0017.png is truncated or damaged (812 bytes)."])
     fix: str = Field(examples=["Send the file again, or save it anew with an image editor."])

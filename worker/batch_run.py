@@ -1,0 +1,269 @@
+"""The child: decides on one batch, part by part. Alone touches the image encoder and its device.
+
+`python -m worker.batch_run BATCH ATTEMPT`, started by `worker.supervisor`. A part is stored first,
+then recorded together with the progress while the lease holds: whatever becomes of this process,
+the next one goes on after the last part, and no image is in the result twice.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import structlog
+from jaxtyping import UInt8
+
+from app.batches import repository
+from app.batches.results import as_line
+from app.batches.states import Progress, note_part
+from app.core.database import Database
+from app.core.errors import Unavailable
+from app.core.jobs import BATCHES, TUNINGS, Failure, Lease, failure_of
+from app.core.settings import Settings
+from app.core.storage import Storage
+from app.core.tables import BatchImage, BatchPart
+from app.predictions.embeddings import EmbeddingStore, probabilities
+from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.engines.loading import load_encoder
+from app.predictions.model import ResidentModel, read_artifact_of, resident
+from app.predictions.repository import Version
+from app.predictions.repository import version as find_version
+from app.predictions.schemas import shown_decision
+from models.decision import decide
+from models.errors import ShotlineError
+from models.pixels import to_pixels
+from worker.child import GaveWay, HandedBack, LeaseLost, main, patiently, run_job
+
+log = structlog.get_logger(__name__)
+
+Pixels = UInt8[np.ndarray, "3 size size"]
+
+
+class Job(NamedTuple):
+    """What is to be done.
+
+    Attributes:
+        version: decides.
+        top_k: so many classes are listed; None for all.
+        total: images of the batch.
+        done: images that earlier attempts recorded.
+        failed: those of them with a problem.
+    """
+
+    version: Version
+    top_k: int | None
+    total: int
+    done: int
+    failed: int
+
+
+class Part(NamedTuple):
+    """The lines of a part, and how many of them are problems."""
+
+    lines: bytes
+    failed: int
+
+
+class Decider:
+    """Decides on images as the gateway does: the same encoder, pixels and rounding.
+
+    Args:
+        model: the version.
+        encoder: of its backbone.
+        storage: holds the images.
+        settings: limits, threads, and how many images ride together.
+        top_k: so many classes are listed; None for all.
+
+    Raises:
+        ArtifactMismatch: the version belongs to another backbone.
+    """
+
+    def __init__(
+        self,
+        model: ResidentModel,
+        encoder: ImageEncoder,
+        storage: Storage,
+        settings: Settings,
+        top_k: int | None,
+    ) -> None:
+        self._head = model.check_encoder(encoder)
+        self._model, self._encoder, self._storage = model, encoder, storage
+        self._settings, self._top_k = settings, top_k
+        self._shown = {"id": str(model.id), "version": model.number, "digest": model.digest}
+        self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
+
+    def close(self) -> None:
+        """End the decoders."""
+        self._decoders.shutdown(cancel_futures=True)
+
+    def decide(self, images: Sequence[BatchImage]) -> Part:
+        """Return the results of consecutive images."""
+        ride = self._settings.prediction.max_batch
+        rides = [images[start : start + ride] for start in range(0, len(images), ride)]
+        parts = [self._ride(some) for some in rides]
+        return Part(b"".join(part.lines for part in parts), sum(part.failed for part in parts))
+
+    def _ride(self, images: Sequence[BatchImage]) -> Part:
+        decoded = list(self._decoders.map(self._decode, images))
+        pixels = [found for found in decoded if isinstance(found, np.ndarray)]
+        decisions = iter(self._decisions(pixels))
+        lines = [
+            as_line(
+                image.position,
+                image.name,
+                self._shown,
+                said=next(decisions) if isinstance(found, np.ndarray) else found,
+            )
+            for image, found in zip(images, decoded, strict=True)
+        ]
+        return Part(b"".join(lines), len(images) - len(pixels))
+
+    def _decisions(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
+        if not pixels:
+            return []
+        features = self._encoder.encode(np.stack(pixels))
+        rows = probabilities(features, [self._head] * len(pixels))
+        labels = self._model.labels
+        return [shown_decision(decide(labels, row, top_k=self._top_k)) for row in rows]
+
+    def _decode(self, image: BatchImage) -> Pixels | Failure:
+        if image.sha256 is None:
+            assert image.problem is not None  # noqa: S101 - an image has one of the two
+            return Failure(problem=image.problem["problem"], fix=image.problem["fix"])
+        spec, limits = self._encoder.pixels, self._settings.limits
+        try:
+            return to_pixels(
+                self._storage.read(image.sha256),
+                self._model.view,
+                spec.size,
+                spec.interpolation,
+                max_pixels=limits.image_pixels,
+            )
+        except ShotlineError as error:
+            return failure_of(error)
+
+
+class BatchRun:
+    """Decides on the batch that `lease` gives a right to, from where it stands."""
+
+    def __init__(
+        self, lease: Lease, settings: Settings, database: Database, storage: Storage
+    ) -> None:
+        self._lease, self._settings = lease, settings
+        self._database, self._storage = database, storage
+        self._stopping = False
+
+    def run(self) -> int:
+        """Return an exit code, see `worker.exit_codes`."""
+        return run_job(self._work, BATCHES, self._lease, self._database)
+
+    def stop(self) -> None:
+        """Give the batch back after the part that is under way."""
+        self._stopping = True
+
+    def _work(self) -> None:
+        job = patiently(self._read)
+        if job.done < job.total:
+            self._decide(job)
+        patiently(self._complete)
+        log.info("succeeded", images=job.total)
+
+    def _read(self) -> Job:
+        with self._database.reading() as session:
+            batch = BATCHES.held(session, self._lease)
+            version = None if batch is None else find_version(session, batch.model_version_id)
+            if batch is None or version is None:
+                raise LeaseLost
+            done = sum(part.count for part in repository.parts(session, batch.id))
+            failed = int((batch.progress or {}).get("failed", 0))
+            return Job(version, batch.top_k, batch.image_count, done, failed)
+
+    def _decide(self, job: Job) -> None:
+        encoder = load_encoder(self._settings.backbone, self._settings.engine_folder)
+        model = self._model(job.version, encoder)
+        decider = Decider(model, encoder, self._storage, self._settings, job.top_k)
+        try:
+            self._parts(job, decider)
+        finally:
+            decider.close()
+
+    def _model(self, version: Version, encoder: ImageEncoder) -> ResidentModel:
+        artifact = read_artifact_of(version, self._storage)
+        head = None
+        if artifact.header.backbone_digest == encoder.digest:
+            store = EmbeddingStore(self._settings.prediction.model_bytes)
+            head = store.add(artifact.class_embeddings, artifact.header.logit_scale)
+        return resident(version, artifact, head)
+
+    def _parts(self, job: Job, decider: Decider) -> None:
+        """Decide on part after part; look up after each.
+
+        Raises:
+            LeaseLost: the batch is not ours any more, or was cancelled.
+            HandedBack: the worker was told to stop.
+            GaveWay: a tuning waits.
+        """
+        started, done, failed = time.monotonic(), job.done, job.failed
+        while done < job.total:
+            images = patiently(partial(self._images, done))
+            part = decider.decide(images)
+            failed += part.failed
+            speed = (done + len(images) - job.done) / max(time.monotonic() - started, 1e-6)
+            progress = Progress(
+                done=done + len(images),
+                total=job.total,
+                failed=failed,
+                images_per_second=round(speed, 3),
+                seconds_left=round((job.total - done - len(images)) / speed, 1),
+            )
+            self._record(done, len(images), part.lines, progress)
+            done += len(images)
+            if done < job.total:
+                self._look_up()
+
+    def _images(self, start: int) -> Sequence[BatchImage]:
+        count = self._settings.batch.part_images
+        with self._database.reading() as session:
+            found = repository.images(session, self._lease.job_id, start=start, count=count)
+        if not found:
+            raise LeaseLost  # deleted with its project
+        return found
+
+    def _record(self, position: int, count: int, lines: bytes, progress: Progress) -> None:
+        """Store a part, then record it while the lease holds."""
+        sha256 = self._storage.put(lines)
+
+        def write() -> None:
+            part = BatchPart(
+                batch_id=self._lease.job_id, position=position, count=count, sha256=sha256
+            )
+            with self._database.unit_of_work() as session:
+                standing = note_part(session, self._lease, part, progress)
+            if standing != "held":
+                raise LeaseLost
+
+        patiently(write)
+
+    def _look_up(self) -> None:
+        if self._stopping:
+            raise HandedBack("The worker was told to stop.")
+        try:
+            with self._database.reading() as session:
+                waiting = TUNINGS.oldest_queued(session)
+        except Unavailable:
+            return  # no tuning could be claimed now either
+        if waiting is not None:
+            log.info("tuning_waits", tuning_id=str(waiting))
+            raise GaveWay
+
+    def _complete(self) -> None:
+        with self._database.unit_of_work() as session:
+            if not BATCHES.complete(session, self._lease):
+                raise LeaseLost
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:], BATCHES.noun, BatchRun))
