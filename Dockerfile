@@ -24,7 +24,7 @@ COPY pyproject.toml ./
 RUN python -c "import tomllib; \
 project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
 extras = project['optional-dependencies']; \
-print(*project['dependencies'], *extras['onnx'], *extras['openvino'], *extras['postgres'], sep='\n')" \
+print(*project['dependencies'], *extras['onnx'], *extras['openvino'], *extras['parquet'], *extras['postgres'], sep='\n')" \
         > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt hatchling
 

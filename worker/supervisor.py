@@ -109,6 +109,15 @@ class Supervisor:
             return _HANDED_BACK
         return Ending(_crash(code, self._noun), self._settings.max_attempts)
 
+    def _too_long(self) -> Ending:
+        seconds = self._settings.time_limit_seconds
+        failure = Failure(
+            problem=f"The {self._noun} took longer than {seconds} seconds, the limit of this"
+            " worker.",
+            fix="Use fewer images or steps, or raise SHOTLINE_TUNING_TIME_LIMIT_SECONDS.",
+        )
+        return Ending(failure, self._settings.max_attempts if self._jobs.resumable else 0)
+
     def _watch(self, child: subprocess.Popen[bytes], lease: Lease) -> Ending | None:
         """Wait for the child's end, or bring it about; return why, where the child does not say."""
         settings, started = self._settings, time.monotonic()
@@ -116,7 +125,7 @@ class Supervisor:
         while not _ended_within(child, settings.poll_seconds):
             now = time.monotonic()
             if now - started > settings.time_limit_seconds:
-                return _too_long(settings.time_limit_seconds, self._noun)
+                return self._too_long()
             if self._stopping():
                 log.info("handing_back")
                 child.send_signal(signal.SIGTERM)  # a last checkpoint, if there is time for it
@@ -183,14 +192,6 @@ _HANDED_BACK = Ending(
     ),
     max_attempts=None,
 )
-
-
-def _too_long(seconds: int, noun: str) -> Ending:
-    failure = Failure(
-        problem=f"The {noun} took longer than {seconds} seconds, the limit of this worker.",
-        fix="Use fewer images or steps, or raise SHOTLINE_TUNING_TIME_LIMIT_SECONDS.",
-    )
-    return Ending(failure, max_attempts=0)
 
 
 def _crash(code: int, noun: str) -> Failure:

@@ -57,12 +57,20 @@ class JobStates(Generic[Row]):
         noun: what people call such a job.
         task: the name of the task that a worker is woken by.
         dropped_at_end: columns that are emptied when the job ends.
+        resumable: a claim that takes too long is one loss, not the end: another one goes on.
     """
 
     def __init__(
-        self, table: type[Row], *, noun: str, task: str, dropped_at_end: Sequence[str] = ()
+        self,
+        table: type[Row],
+        *,
+        noun: str,
+        task: str,
+        dropped_at_end: Sequence[str] = (),
+        resumable: bool = False,
     ) -> None:
         self.table, self.noun, self.task = table, noun, task
+        self.resumable = resumable
         self._dropped = dropped_at_end
 
     def claim(self, session: Session, job_id: UUID, *, owner: str, seconds: float) -> Lease | None:
@@ -227,5 +235,5 @@ class JobStates(Generic[Row]):
 
 
 TUNINGS: Final = JobStates(Tuning, noun="tuning", task=TUNE, dropped_at_end=("checkpoint",))
-BATCHES: Final = JobStates(Batch, noun="batch", task=BATCH)
+BATCHES: Final = JobStates(Batch, noun="batch", task=BATCH, resumable=True)
 KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, BATCHES)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import sys
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -15,8 +16,8 @@ from starlette.testclient import TestClient
 from app.batches.states import Progress, note_part
 from app.core.database import Database, database_now
 from app.core.ids import new_id
-from app.core.jobs import BATCHES, Failure, Lease
-from app.core.queue import BATCH, InMemoryQueue
+from app.core.jobs import BATCHES, TUNINGS, Failure, JobStates, Lease
+from app.core.queue import BATCH, TUNE, InMemoryQueue
 from app.core.reaper import reap
 from app.core.settings import BatchSettings, LimitSettings, Settings, TuningSettings
 from app.core.storage import LocalStorage
@@ -31,6 +32,7 @@ from tests.integration.serving import Served
 from worker import batch_run, exit_codes
 from worker.batch_run import BatchRun
 from worker.child import GaveWay
+from worker.supervisor import Supervisor
 
 FAILURE = Failure(problem="It broke.", fix="Mend it.")
 
@@ -457,6 +459,42 @@ def test_losses_count_one_after_the_other_and_hand_backs_do_not(
     shown = client.get(f"/v1/batches/{batch}").json()
     assert shown["state"] == "failed"
     assert "batch's id" in shown["failure"]["fix"]
+
+
+def supervise(
+    database: Database, queue: InMemoryQueue, jobs: JobStates[Any], job: UUID, code: str
+) -> None:
+    """Run a child that only runs `code`, for a second at most."""
+    settings = TuningSettings(poll_seconds=0.05, time_limit_seconds=1)
+    command = [sys.executable, "-c", code]
+    Supervisor(jobs, database, queue, settings, command=lambda _: command).run(job)
+
+
+def test_who_gives_way_has_the_tuning_sent_again_and_first(
+    client: TestClient, database: Database, queue: InMemoryQueue, served: Served
+) -> None:
+    batch = start(client, served.project)
+    tuning = test_tunings.start(client, test_tunings.make_project(client, "good", "bad"))
+    queue.sent.clear()
+    supervise(database, queue, BATCHES, batch, f"raise SystemExit({exit_codes.GAVE_WAY})")
+    assert queue.sent == [(TUNE, (str(tuning),)), (BATCH, (str(batch),))]
+    row = row_of(database, batch)
+    assert (row.state, row.losses, row.failure) == ("queued", 0, None)
+
+
+def test_too_long_is_the_end_of_a_tuning_and_a_loss_of_a_batch(
+    client: TestClient, database: Database, queue: InMemoryQueue, served: Served
+) -> None:
+    batch = start(client, served.project)
+    tuning = test_tunings.start(client, test_tunings.make_project(client, "good", "bad"))
+    forever = "import threading; threading.Event().wait()"
+    supervise(database, queue, BATCHES, batch, forever)
+    assert (row_of(database, batch).state, row_of(database, batch).losses) == ("queued", 1)
+    supervise(database, queue, TUNINGS, tuning, forever)
+    failed = test_tunings.row_of(database, tuning)
+    assert failed.state == "failed"
+    assert failed.failure is not None
+    assert "longer than 1 seconds" in failed.failure["problem"]
 
 
 def test_a_batch_that_nobody_heard_of_is_sent_again(

@@ -1,9 +1,14 @@
 """A real Celery worker on a real Redis, on SQLite and PostgreSQL."""
 
+import csv
+import io
+import json
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -17,7 +22,9 @@ from app.core.settings import QueueSettings, Settings, TuningSettings
 from app.core.storage import LocalStorage
 from app.main import create_app
 from app.predictions.engines.encoder import ImageEncoder
-from tests.integration import services, tiny
+from models.artifact import Artifact
+from tests.integration import services, serving, tiny
+from tests.integration.files import zip_of
 from tests.integration.services import wait_for
 from tests.integration.test_tunings import events_of, make_project, row_of, start
 
@@ -59,7 +66,8 @@ def app(
 @pytest.fixture
 def environment(settings: Settings, redis_url: str, tmp_path: Path) -> dict[str, str]:
     return services.environment_of(settings, redis_url) | {
-        "SHOTLINE_QUEUE_NAME": f"q{tmp_path.name}"
+        "SHOTLINE_QUEUE_NAME": f"q{tmp_path.name}",
+        "SHOTLINE_BATCH_PART_IMAGES": "4",
     }
 
 
@@ -79,9 +87,9 @@ def state(database: Database) -> Callable[[UUID], str]:
     return lambda tuning: row_of(database, tuning).state
 
 
-def child_of(worker: subprocess.Popen[bytes], tuning: UUID) -> int | None:
+def child_of(worker: subprocess.Popen[bytes], job: UUID) -> int | None:
     for pid, command in services.descendants(worker.pid).items():
-        if f"worker.tuning_run {tuning}" in command:
+        if f"_run {job}" in command:
             return pid
     return None
 
@@ -203,3 +211,121 @@ def test_the_child_ends_with_its_supervisor(
     wait_for(lambda: row_of(database, tuning).attempt == 2, "another attempt")
     client.post(f"/v1/tunings/{tuning}/cancel")
     wait_for(lambda: row_of(database, tuning).state == "cancelled", "cancellation")
+
+
+def start_batch(client: TestClient, project: UUID, files: Mapping[str, bytes]) -> UUID:
+    response = client.post(
+        f"/v1/projects/{project}/batches",
+        content=zip_of(files, zipfile.ZIP_STORED),
+        headers={"content-type": "application/zip"},
+    )
+    assert response.status_code == 202, response.text
+    return UUID(response.json()["id"])
+
+
+def batch_of(client: TestClient, batch: UUID) -> dict[str, Any]:
+    shown: dict[str, Any] = client.get(f"/v1/batches/{batch}").json()
+    return shown
+
+
+def has_begun(client: TestClient, batch: UUID) -> bool:
+    shown = batch_of(client, batch)
+    assert shown["state"] in ("queued", "running"), shown
+    return shown["state"] == "running" and shown["progress"]["done"] > 0
+
+
+def places_of(client: TestClient, batch: UUID) -> list[int]:
+    lines = client.get(f"/v1/batches/{batch}/results", params={"format": "ndjson"}).text
+    return [json.loads(line)["index"] for line in lines.splitlines()]
+
+
+def test_a_batch_from_upload_to_result(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    worker: subprocess.Popen[bytes],
+) -> None:
+    """Many images, one of them none; in their order, in three forms, as `predict` decides."""
+    served = serving.serve(client, database, storage, artifacts[0])
+    small = {f"{n:03}.png": tiny.photograph(n % 3, n % 9) for n in range(150)}
+    small["077.png"] = small["077.png"][:-30]
+    batch = start_batch(client, served.project, small)
+    wait_for(lambda: batch_of(client, batch)["state"] == "succeeded", "the batch's success")
+    progress = batch_of(client, batch)["progress"]
+    assert (progress["done"], progress["total"], progress["failed"]) == (150, 150, 1)
+    assert places_of(client, batch) == list(range(150))
+    address = f"/v1/batches/{batch}/results"
+    rows = list(csv.DictReader(io.StringIO(client.get(address).text, newline="")))
+    assert [row["name"] for row in rows] == list(small)
+    assert [row["name"] for row in rows if row["error"]] == ["077.png"]
+    whole = client.get(address, params={"format": "parquet"}).content
+    assert whole[:4] == whole[-4:] == b"PAR1"
+    sent = [("image", (name, data)) for name, data in list(small.items())[:9]]
+    answers = client.post(served.predict, files=sent).json()["results"]
+    for place, row in enumerate(rows):
+        if place != 77:
+            assert row["label"] == answers[place % 9]["label"]
+            assert float(row["probability"]) == pytest.approx(
+                answers[place % 9]["probability"], abs=1e-5
+            )
+
+
+def test_a_life_of_batches(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    worker: subprocess.Popen[bytes],
+    state: Callable[[UUID], str],
+) -> None:
+    """One worker for all of it: starting one takes seconds."""
+    served = serving.serve(client, database, storage, artifacts[0])
+    big = tiny.photograph(1, 0, size=1500)  # some of it are still at work when one looks
+    long = {f"{n}.png": big for n in range(80)}
+
+    # A killed child costs a part at most: the next one goes on, nothing is there twice.
+    killed = start_batch(client, served.project, long)
+    wait_for(lambda: has_begun(client, killed), "a first part")
+    pid = child_of(worker, killed)
+    assert pid is not None
+    services.kill(pid)
+    wait_for(lambda: batch_of(client, killed)["attempt"] == 2, "another attempt")
+    assert batch_of(client, killed)["progress"]["done"] >= 4
+    wait_for(lambda: batch_of(client, killed)["state"] == "succeeded", "success all the same")
+    assert places_of(client, killed) == list(range(80))
+
+    # A tuning that comes while a batch runs goes first; the batch goes on after it.
+    project = make_project(client, "good", "bad")
+    interrupted = start_batch(client, served.project, long)
+    wait_for(lambda: has_begun(client, interrupted), "a first part")
+    tuning = start(client, project)
+    wait_for(lambda: state(tuning) == "succeeded", "the tuning")
+    shown = batch_of(client, interrupted)
+    assert shown["state"] in ("queued", "running")
+    assert shown["progress"]["done"] < 80
+    wait_for(lambda: batch_of(client, interrupted)["state"] == "succeeded", "the rest")
+    assert batch_of(client, interrupted)["attempt"] == 2
+    assert places_of(client, interrupted) == list(range(80))
+
+    # Of a batch and a tuning that both wait the tuning is taken first, although it came later.
+    endless = start(client, project, recipe=ENDLESS)
+    wait_for(lambda: state(endless) == "running", "a busy worker")
+    waiting = start_batch(
+        client, served.project, {f"{n}.png": tiny.photograph(n, n) for n in range(3)}
+    )
+    later = start(client, project)
+    client.post(f"/v1/tunings/{endless}/cancel")
+    wait_for(lambda: batch_of(client, waiting)["state"] == "succeeded", "the batch")
+    assert state(later) == "succeeded"
+    assert batch_of(client, waiting)["attempt"] == 1
+
+    # Cancel ends the work; what was done can be had.
+    cancelled = start_batch(client, served.project, long)
+    wait_for(lambda: has_begun(client, cancelled), "a first part")
+    client.post(f"/v1/batches/{cancelled}/cancel")
+    wait_for(lambda: batch_of(client, cancelled)["state"] == "cancelled", "cancellation")
+    assert child_of(worker, cancelled) is None
+    done = batch_of(client, cancelled)["progress"]["done"]
+    assert 0 < done < 80
+    assert places_of(client, cancelled) == list(range(done))
