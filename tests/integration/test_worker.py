@@ -281,8 +281,8 @@ def test_a_life_of_batches(
 ) -> None:
     """One worker for all of it: starting one takes seconds."""
     served = serving.serve(client, database, storage, artifacts[0])
-    big = tiny.photograph(1, 0, size=1500)  # some of it are still at work when one looks
-    long = {f"{n}.png": big for n in range(80)}
+    big = tiny.photograph(1, 0, size=1000)  # some of it are still at work when one looks
+    long = {f"{n}.png": big for n in range(60)}
 
     # A killed child costs a part at most: the next one goes on, nothing is there twice.
     killed = start_batch(client, served.project, long)
@@ -293,7 +293,7 @@ def test_a_life_of_batches(
     wait_for(lambda: batch_of(client, killed)["attempt"] == 2, "another attempt")
     assert batch_of(client, killed)["progress"]["done"] >= 4
     wait_for(lambda: batch_of(client, killed)["state"] == "succeeded", "success all the same")
-    assert places_of(client, killed) == list(range(80))
+    assert places_of(client, killed) == list(range(60))
 
     # A tuning that comes while a batch runs goes first; the batch goes on after it.
     project = make_project(client, "good", "bad")
@@ -303,10 +303,10 @@ def test_a_life_of_batches(
     wait_for(lambda: state(tuning) == "succeeded", "the tuning")
     shown = batch_of(client, interrupted)
     assert shown["state"] in ("queued", "running")
-    assert shown["progress"]["done"] < 80
+    assert shown["progress"]["done"] < 60
     wait_for(lambda: batch_of(client, interrupted)["state"] == "succeeded", "the rest")
     assert batch_of(client, interrupted)["attempt"] == 2
-    assert places_of(client, interrupted) == list(range(80))
+    assert places_of(client, interrupted) == list(range(60))
 
     # Of a batch and a tuning that both wait the tuning is taken first, although it came later.
     endless = start(client, project, recipe=ENDLESS)
@@ -327,5 +327,5 @@ def test_a_life_of_batches(
     wait_for(lambda: batch_of(client, cancelled)["state"] == "cancelled", "cancellation")
     assert child_of(worker, cancelled) is None
     done = batch_of(client, cancelled)["progress"]["done"]
-    assert 0 < done < 80
+    assert 0 < done < 60
     assert places_of(client, cancelled) == list(range(done))
