@@ -104,6 +104,7 @@ def test_a_checkpoint_that_is_not_what_was_written_is_damaged(metadata: dict[str
         safetensors.torch.save({}, metadata={"format_version": "1"}),
         safetensors.torch.save({}, metadata={"format": "shotline-checkpoint/2", "runs": "[]"}),
     ],
+    ids=["empty", "photograph", "no metadata", "another kind", "another version"],
 )
 def test_nobody_is_told_to_delete_a_file_of_another_kind(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "file"
