@@ -83,11 +83,12 @@ def meta() -> dict[str, Any]:
 
 
 def _module() -> str:
-    return f"benchmarks.{Path(sys.argv[0]).stem}"
+    program = Path(sys.argv[0])
+    return f"benchmarks.{program.parent.name if program.stem == '__main__' else program.stem}"
 
 
-def write_results(name: str, content: dict[str, Any]) -> Path:
-    """Write `benchmarks/results/NAME.json` with `meta` in front."""
-    path = RESULTS / f"{name}.json"
+def write_results(name: str, content: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """Write `benchmarks/results/NAME.json` with `meta` in front; elsewhere where a folder says."""
+    path = folder / f"{name}.json"
     write_atomic(path, (json.dumps({"meta": meta()} | content, indent=2) + "\n").encode())
     return path

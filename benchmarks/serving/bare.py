@@ -1,0 +1,155 @@
+"""The bare encoder, in a process of its own: decode and encode in a loop, and nothing else.
+
+`python -m benchmarks.serving.bare PHOTOGRAPH…` reads commands as lines of JSON from standard input
+and answers each with a line. `Bare` is the other end of it.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle, islice
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from benchmarks.serving.simulation import ServiceTimes
+
+if TYPE_CHECKING:
+    from benchmarks.serving.engine import Engine, Facts
+
+_ROOT = Path(__file__).parents[2]
+_DECODE_SAMPLES, _ENCODE_SAMPLES = 200, 15
+
+
+class Bare:
+    """The process; `close` ends it.
+
+    Args:
+        environment: the gateway's.
+        photographs: files.
+    """
+
+    def __init__(self, environment: Mapping[str, str], photographs: Sequence[Path]) -> None:
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, "-m", "benchmarks.serving.bare", *map(str, photographs)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment},
+            cwd=_ROOT,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        self._process.wait()
+
+    def _ask(self, **command: Any) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("The bare encoder ended; its own words are on standard error.")
+        return json.loads(line)
+
+    def facts(self) -> "Facts":
+        """Return what the engine is."""
+        from benchmarks.serving.engine import Facts  # noqa: PLC0415 - imports torch
+
+        return Facts(*self._ask(do="facts"))
+
+    def throughput(self, batch: int, seconds: float, *, decode_workers: int) -> float:
+        """Return images a second; the next batch is decoded while one is encoded.
+
+        With 0 decode workers one thread decodes a batch and then encodes it.
+        """
+        return float(
+            self._ask(do="throughput", batch=batch, seconds=seconds, workers=decode_workers)
+        )
+
+    def service_times(self, max_batch: int) -> ServiceTimes:
+        """Return measured times of decoding and of encoding every size of batch, each alone."""
+        found = self._ask(do="times", max_batch=max_batch)
+        encode = {int(size): times for size, times in found["encode"].items()}
+        return ServiceTimes(found["decode"], encode)
+
+
+def _throughput(
+    engine: "Engine", images: Sequence[bytes], batch: int, seconds: float, workers: int
+) -> float:
+    endless = cycle(images)
+    if workers == 0:
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            engine.encode([engine.decode(data) for data in islice(endless, batch)])
+            done += batch
+        return done / (time.perf_counter() - start)
+    with ThreadPoolExecutor(workers) as pool:
+
+        def ask() -> list[Future[Any]]:
+            return [pool.submit(engine.decode, data) for data in islice(endless, batch)]
+
+        ahead = ask()
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() - start < seconds:
+            pixels = [one.result() for one in ahead]
+            ahead = ask()
+            engine.encode(pixels)
+            done += batch
+        return done / (time.perf_counter() - start)
+
+
+def _times(engine: "Engine", images: Sequence[bytes], max_batch: int) -> dict[str, Any]:
+    endless = cycle(images)
+    decode = [_seconds(engine.decode, data) for data in islice(endless, _DECODE_SAMPLES)]
+    pixels = [engine.decode(data) for data in islice(endless, max_batch)]
+    encode: dict[int, list[float]] = {}
+    for size in range(1, max_batch + 1):
+        engine.encode(pixels[:size])  # the first batch of a size sets up what later ones use
+        encode[size] = [_seconds(engine.encode, pixels[:size]) for _ in range(_ENCODE_SAMPLES)]
+    return {"decode": decode, "encode": encode}
+
+
+def _seconds(action: Any, argument: Any) -> float:
+    start = time.perf_counter()
+    action(argument)
+    return time.perf_counter() - start
+
+
+def main(photographs: Sequence[str]) -> None:
+    """Answer commands until standard input ends."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shotline serve` does
+    from benchmarks.serving.engine import Engine  # noqa: PLC0415 - imports torch
+    from models.memory import keep_freed_memory  # noqa: PLC0415
+
+    keep_freed_memory()  # as the gateway does
+    images = [Path(name).read_bytes() for name in photographs]
+    engine = Engine()
+    engine.encode([engine.decode(data) for data in islice(cycle(images), 16)])
+    for line in sys.stdin:
+        command = json.loads(line)
+        if command["do"] == "facts":
+            answer: Any = engine.facts(images[0])
+        elif command["do"] == "throughput":
+            batch, seconds, workers = command["batch"], command["seconds"], command["workers"]
+            answer = _throughput(engine, images, batch, seconds, workers)
+        else:
+            answer = _times(engine, images, command["max_batch"])
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

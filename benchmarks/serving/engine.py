@@ -1,0 +1,132 @@
+"""The one place where the benchmarks of serving touch the gateway's encoder and artifacts."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from app.core.settings import Settings
+from app.predictions.engines.loading import load_encoder
+from models.artifact import Artifact, ArtifactHeader, TuningMetrics
+from models.classes import class_spec
+from models.collapse.measures import CollapseMetrics
+from models.evaluation.results import Evaluation, Proportion
+from models.imaging import View
+from models.pixels import to_pixels
+from models.recipe import Recipe
+
+_PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_features")
+
+
+class Facts(NamedTuple):
+    """What the engine is: its class, the backbone, and the threads that it computes with."""
+
+    engine: str
+    source: str
+    digest: str
+    dim: int
+    threads: int
+
+
+class Engine:
+    """The engine that a gateway with these settings chooses, without the gateway."""
+
+    def __init__(self) -> None:
+        self._encoder = load_encoder(Settings().backbone)
+
+    def decode(self, data: bytes) -> UInt8[np.ndarray, "3 size size"]:
+        """Return an image's pixels as the gateway makes them."""
+        spec = self._encoder.pixels
+        return to_pixels(data, View(), spec.size, spec.interpolation)
+
+    def encode(
+        self, pixels: Sequence[UInt8[np.ndarray, "3 size size"]]
+    ) -> Float[np.ndarray, "b dim"]:
+        """Return the features of one batch."""
+        return self._encoder.encode(np.stack(pixels))
+
+    def facts(self, data: bytes) -> Facts:
+        """Return what it is, from an image."""
+        return Facts(
+            type(self._encoder).__name__,
+            self._encoder.source,
+            self._encoder.digest,
+            int(self.encode([self.decode(data)]).shape[1]),
+            _threads(),
+        )
+
+
+def _threads() -> int:
+    """Return PyTorch's threads where an engine has imported it; it is not imported for this."""
+    torch = sys.modules.get("torch")
+    return int(torch.get_num_threads()) if torch else os.cpu_count() or 1
+
+
+class Made(NamedTuple):
+    """An artifact, and what the database says of it."""
+
+    artifact: Artifact
+    data: bytes
+    sha256: str
+    classes: list[dict[str, Any]]
+    metrics: dict[str, Any]
+
+
+def make_artifact(facts: Facts, names: Sequence[str], seed: int) -> Made:
+    """Return an artifact with random unit class embeddings, as if it had been tuned."""
+    count = len(names)
+    embeddings = np.random.default_rng(seed).standard_normal((count, facts.dim), dtype=np.float32)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    header = ArtifactHeader(
+        backbone=facts.source,
+        backbone_digest=facts.digest,
+        classes=[class_spec(name) for name in names],
+        recipe=Recipe(),
+        seed=seed,
+        view=View(),
+        snapshot=f"sha256:{seed:064x}",
+        n_train=[16] * count,
+        logit_scale=100.0,
+        metrics=_metrics(count),
+        created=datetime.now(UTC),
+        shotline="benchmark",
+        made_on="benchmark",
+    )
+    ctx = np.zeros((4, 64), dtype=np.float32)
+    artifact = Artifact(header, {**dict.fromkeys(_PER_CLASS, embeddings), "ctx": ctx})
+    data = artifact.to_bytes()
+    return Made(
+        artifact,
+        data,
+        hashlib.sha256(data).hexdigest(),
+        [spec.model_dump() for spec in header.classes],
+        json.loads(header.metrics.model_dump_json()),
+    )
+
+
+def _metrics(count: int) -> TuningMetrics:
+    share = Proportion(value=1.0, low=0.8, high=1.0)
+    right = Evaluation(
+        basis="holdout",
+        n_images=count,
+        top1=share,
+        macro=share,
+        per_class=[share] * count,
+        confusion=np.eye(count, dtype=int).tolist(),
+        ece=0.0,
+    )
+    collapse = CollapseMetrics(**dict.fromkeys(CollapseMetrics.model_fields, 0.0))
+    return TuningMetrics(
+        tuned=right,
+        zero_shot=right,
+        collapse_before=collapse,
+        collapse_after=collapse,
+        history=[],
+        seconds={},
+    )
