@@ -5,6 +5,8 @@ for all on two cores. Each scenario writes `benchmarks/results/serving_SCENARIO.
 into `docs/figures/serving`; with `--quick` both go to `build/serving`.
 """
 
+import signal
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.common import RESULTS, write_results
-from benchmarks.serving.measure import Check
+from benchmarks.serving.measure import Check, as_json
 from benchmarks.serving.scenarios import (
     beside_tuning,
     cold_start,
@@ -55,12 +57,14 @@ def main(
     ] = False,
 ) -> None:
     """Measure, print what was found beside its target, and write it down."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is stopped
     wanted = scenario or list(SCENARIOS)
     unknown = [name for name in wanted if name not in SCENARIOS]
     if unknown:
         raise typer.BadParameter(f"no scenario {', '.join(unknown)}; of {', '.join(SCENARIOS)}")
     for name in wanted:
-        Console().print(f"[bold]{name}[/]: {(SCENARIOS[name].__doc__ or '').strip()}")
+        said = (sys.modules[SCENARIOS[name].__module__].__doc__ or "").partition("\n")[0]
+        Console().print(f"[bold]{name}[/]: {said}")
         with tempfile.TemporaryDirectory(prefix="shotline-serving-") as folder:
             work = Path(folder)
             photographs, data_set = write_photographs(work / "photographs")
@@ -72,7 +76,8 @@ def main(
 def _write(name: str, outcome: Outcome, *, quick: bool) -> None:
     checks = {"checks": [check.as_json() for check in outcome.checks]}
     folder = _QUICK if quick else RESULTS
-    path = write_results(f"serving_{name}", checks | outcome.content, folder=folder)
+    content = as_json(checks | outcome.content)
+    path = write_results(f"serving_{name}", content, folder=folder)
     Console().print(f"Written to {path.relative_to(_ROOT)}", highlight=False)
     for figure in outcome.figures:
         target = (_QUICK if quick else _FIGURES) / f"{name}_{figure.name}.svg"
@@ -84,7 +89,9 @@ def _table(name: str, checks: Sequence[Check]) -> Table:
     for check in checks:
         sign = "≤" if check.at_most else "≥"
         measured, target = f"{check.measured:.4g} {check.unit}", f"{check.target:.4g} {check.unit}"
-        table.add_row(check.name, measured, f"{sign} {target}", "yes" if check.met else "[red]no[/]")
+        table.add_row(
+            check.name, measured, f"{sign} {target}", "yes" if check.met else "[red]no[/]"
+        )
     return table
 
 

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from benchmarks.serving.engine import Engine, Facts
 
 _ROOT = Path(__file__).parents[2]
-_DECODE_SAMPLES, _ENCODE_SAMPLES = 200, 15
 
 
 class Bare:
@@ -52,9 +51,8 @@ class Bare:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        self._process.wait()
+        self._process.terminate()  # it may be at work still, where something else failed
+        self._process.communicate()
 
     def _ask(self, **command: Any) -> Any:
         assert self._process.stdin is not None and self._process.stdout is not None  # noqa: S101, PT018
@@ -80,9 +78,12 @@ class Bare:
             self._ask(do="throughput", batch=batch, seconds=seconds, workers=decode_workers)
         )
 
-    def service_times(self, max_batch: int) -> ServiceTimes:
-        """Return measured times of decoding and of encoding every size of batch, each alone."""
-        found = self._ask(do="times", max_batch=max_batch)
+    def service_times(self, max_batch: int, *, samples: int) -> ServiceTimes:
+        """Return measured times of decoding and of encoding every size of batch, each alone.
+
+        `samples` of each size, and ten times as many of decoding.
+        """
+        found = self._ask(do="times", max_batch=max_batch, samples=samples)
         encode = {int(size): times for size, times in found["encode"].items()}
         return ServiceTimes(found["decode"], encode)
 
@@ -112,14 +113,16 @@ def _throughput(
         return done / (time.perf_counter() - start)
 
 
-def _times(engine: "Engine", images: Sequence[bytes], max_batch: int) -> dict[str, Any]:
+def _times(
+    engine: "Engine", images: Sequence[bytes], max_batch: int, samples: int
+) -> dict[str, Any]:
     endless = cycle(images)
-    decode = [_seconds(engine.decode, data) for data in islice(endless, _DECODE_SAMPLES)]
+    decode = [_seconds(engine.decode, data) for data in islice(endless, 10 * samples)]
     pixels = [engine.decode(data) for data in islice(endless, max_batch)]
     encode: dict[int, list[float]] = {}
     for size in range(1, max_batch + 1):
         engine.encode(pixels[:size])  # the first batch of a size sets up what later ones use
-        encode[size] = [_seconds(engine.encode, pixels[:size]) for _ in range(_ENCODE_SAMPLES)]
+        encode[size] = [_seconds(engine.encode, pixels[:size]) for _ in range(samples)]
     return {"decode": decode, "encode": encode}
 
 
@@ -147,7 +150,7 @@ def main(photographs: Sequence[str]) -> None:
             batch, seconds, workers = command["batch"], command["seconds"], command["workers"]
             answer = _throughput(engine, images, batch, seconds, workers)
         else:
-            answer = _times(engine, images, command["max_batch"])
+            answer = _times(engine, images, command["max_batch"], command["samples"])
         print(json.dumps(answer), flush=True)
 
 

@@ -17,12 +17,12 @@ SHOTLINE = [sys.executable, "-m", "app.cli.main"]
 class Batches(NamedTuple):
     """How many batches the gateway has encoded, and how many images rode in them."""
 
-    count: float
+    number: float
     images: float
 
     def mean_since(self, before: "Batches") -> float:
         """Return the mean size of the batches since `before`."""
-        return (self.images - before.images) / max(1.0, self.count - before.count)
+        return (self.images - before.images) / max(1.0, self.number - before.number)
 
 
 class Counters(NamedTuple):

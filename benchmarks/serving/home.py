@@ -68,7 +68,7 @@ def prepare(
     folder: Path, facts: Facts, *, lines: int = 1, versions: int = 1, classes: int = 10
 ) -> Home:
     """Make the database and fill it: `lines` projects, each with `versions`."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     settings = Settings(server=ServerSettings(home=folder))
     database = Database.of(settings)
     made: list[Line] = []

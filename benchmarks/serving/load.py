@@ -68,7 +68,8 @@ class Plan:
 def arrival_times(plan: Plan) -> list[float]:
     """Return when the requests of an open loop are due, in seconds from its start."""
     source, end = random.Random(plan.seed), plan.warmup + plan.seconds  # noqa: S311 - no secret
-    times, now = [], 0.0
+    times: list[float] = []
+    now = 0.0
     while True:
         gap = source.expovariate(plan.rate) if plan.arrivals == "poisson" else 1 / plan.rate
         now += gap
@@ -208,7 +209,9 @@ class Generator:
 def _heads(plan: Plan) -> list[bytes]:
     common = "".join(f"{name}: {value}\r\n" for name, value in (plan.headers or {}).items())
     rest = f" HTTP/1.1\r\nHost: 127.0.0.1:{plan.port}\r\n{common}"
-    return [f"POST {path}{rest}Content-Type: {plan.content_type}\r\n".encode() for path in plan.paths]
+    return [
+        f"POST {path}{rest}Content-Type: {plan.content_type}\r\n".encode() for path in plan.paths
+    ]
 
 
 def _tails(plan: Plan) -> list[bytes]:

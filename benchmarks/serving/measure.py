@@ -32,8 +32,21 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Return the median of each entry over runs."""
-    return {name: median(run[name] for run in runs) for name in runs[0]}
+    """Return the median of each entry over runs; NaN where one of them is."""
+    return {name: _median([run[name] for run in runs]) for name in runs[0]}
+
+
+def _median(values: Sequence[float]) -> float:
+    return math.nan if any(math.isnan(value) for value in values) else median(values)
+
+
+def as_json(value: Any) -> Any:
+    """Return `value` with null for what is not a finite number, which JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {name: as_json(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def slope(times: Sequence[float], values: Sequence[float]) -> float:

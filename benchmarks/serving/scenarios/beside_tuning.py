@@ -71,9 +71,7 @@ def _figures(alone: Seen, beside: Seen) -> dict[str, float]:
 @contextlib.contextmanager
 def _worker(made: Stand) -> Iterator[None]:
     """Run the product's worker, with the product's niceness and threads."""
-    environment = environment_of(
-        made.home.folder, made.settings.queue.url.get_secret_value()
-    )
+    environment = environment_of(made.home.folder, made.settings.queue.url.get_secret_value())
     log = made.bench.work / "logs" / "worker.log"
     with serving([*SHOTLINE, "worker"], environment, log):
         _until(lambda: log.exists() and " ready." in log.read_text(errors="replace"), "a worker")
@@ -89,15 +87,13 @@ def _upload(client: httpx2.Client) -> str:
     drawn, _ = draw_shots(labels, [image.group for image in dataset.images], _SHOTS, 1)
     for number, spec in enumerate(dataset.classes):
         files = [
-            ("file", (f"{index}.jpg", dataset.images[index].read(), "image/jpeg"))
+            ("images", (f"{index}.jpg", dataset.images[index].read(), "image/jpeg"))
             for index in drawn
             if labels[index] == number
         ]
         body = {"name": spec.name, "prompt_name": spec.prompt_name}
         client.post(f"{project}/classes", json=body).raise_for_status()
-        client.post(
-            f"{project}/images", params={"label": spec.name}, files=files
-        ).raise_for_status()
+        client.post(f"{project}/images", data={"label": spec.name}, files=files).raise_for_status()
     return project
 
 

@@ -35,9 +35,7 @@ def run(bench: Bench) -> Outcome:
         if auto:
             chosen = environment | {_ENGINE: "auto"}
             seconds["auto, nothing cached"] = [_start(bench, home, chosen, logs)]
-            seconds["auto, cached"] = [
-                _start(bench, home, chosen, logs) for _ in range(bench.runs)
-            ]
+            seconds["auto, cached"] = [_start(bench, home, chosen, logs) for _ in range(bench.runs)]
         seconds["torch"] = [_start(bench, home, torch, logs) for _ in range(bench.runs)]
     middle = {name: median(values) for name, values in seconds.items()}
     checks = [Check("start with torch, median", middle["torch"], _TORCH_SECONDS, "s")]

@@ -1,69 +1,91 @@
 """Three times saturation for a minute: what is answered, how fast the rest is refused, memory."""
 
 from collections import Counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks.serving.client import Sample, Seen, send
-from benchmarks.serving.measure import Check, slope, spread
+from benchmarks.serving.measure import Check, medians, slope, spread
 from benchmarks.serving.plots import over_time
 from benchmarks.serving.processes import MemoryWatch
-from benchmarks.serving.stand import Bench, Outcome, stand
+from benchmarks.serving.stand import Bench, Outcome, Stand, stand
 
 _TIMES, _SECONDS, _SATURATION_SECONDS = 3.0, 60.0, 10.0
 _GOODPUT, _REFUSAL_MS, _FLAT_MB = 0.9, 50.0, 10.0
 
 
+class _Round(NamedTuple):
+    """A minute of overload between two saturations; `memory` is (seconds, MB)."""
+
+    figures: dict[str, float]
+    seen: Seen
+    memory: list[tuple[float, float]]
+
+
 def run(bench: Bench) -> Outcome:
-    """Saturate, then send three times as much; saturate again to see that nothing stays."""
+    """Saturate, send three times as much, saturate again to see that nothing stays."""
     with stand(bench) as made:
-        before, _ = made.saturate(bench.seconds(_SATURATION_SECONDS))
-        plan = made.plan(
-            mode="open",
-            rate=_TIMES * before.throughput,
-            seconds=4.0 if bench.quick else _SECONDS,
-            warmup=3.0,
-        )
-        with MemoryWatch(made.server) as memory:
-            seen = send(plan)
-        after, _ = made.saturate(bench.seconds(_SATURATION_SECONDS))
+        rounds = [_round(made, seed) for seed in range(bench.runs)]
         facts = made.facts()
-    refused = [sample.ms for sample in seen.with_status(503)]
-    goodput = seen.throughput / before.throughput
-    # The first seconds fill the queue and the records that wait to be written.
-    settled = [
-        (t, mb) for t, mb in zip(memory.seconds, memory.mb, strict=True) if t > plan.warmup
-    ]
-    grown = 60.0 * slope([t for t, _ in settled], [mb for _, mb in settled])
+    middle = medians([one.figures for one in rounds])
+    seen, memory = rounds[0].seen, rounds[0].memory
     content: dict[str, Any] = {
         **facts,
         "times_saturation": _TIMES,
-        "saturation_per_second": before.throughput,
-        "saturation_afterwards_per_second": after.throughput,
-        "sent_per_second": len(seen.counted) / plan.seconds,
-        "goodput_per_second": seen.throughput,
-        "goodput": goodput,
-        "statuses": dict(Counter(str(sample.status) for sample in seen.counted)),
-        "answered_ms": spread(seen.latencies),
-        "refused_ms": spread(refused),
-        "refused_from_sent_ms": spread(
-            [1000 * (sample.done - sample.sent) for sample in seen.with_status(503)]
-        ),
-        "generator_cores": seen.cores(),
-        "rss_mb": memory.mb,
-        "rss_mb_per_minute": grown,
+        "goodput": "answers of 200 a second over the mean of the saturations before and after",
+        "median": middle,
+        "rounds": [one.figures for one in rounds],
+        "statuses": [dict(Counter(str(s.status) for s in one.seen.counted)) for one in rounds],
+        "rss_mb": [[mb for _, mb in one.memory] for one in rounds],
     }
     checks = [
-        Check("goodput / saturation", goodput, _GOODPUT, at_most=False),
-        Check("refusal p99", spread(refused)["p99"], _REFUSAL_MS, "ms"),
-        Check("memory growth", grown, _FLAT_MB, "MB/min"),
+        Check("goodput / saturation", middle["goodput"], _GOODPUT, at_most=False),
+        Check("refusal p99", middle["refused_p99_ms"], _REFUSAL_MS, "ms"),
+        Check("memory growth", middle["rss_mb_per_minute"], _FLAT_MB, "MB/min"),
     ]
     series = {
         "decided": _per_second(seen, seen.with_status(200)),
         "refused": _per_second(seen, seen.with_status(503)),
-        "RSS, MB": list(zip(memory.seconds, memory.mb, strict=True)),
+        "RSS, MB": memory,
     }
-    title = f"Answers a second at {_TIMES:g} times saturation"
+    title = f"Answers a second at {_TIMES:g} times saturation, and memory"
     return Outcome(content, checks, [over_time("answers", title, "a second; MB", series)])
+
+
+def _round(made: Stand, seed: int) -> _Round:
+    bench = made.bench
+    before, _ = made.saturate(bench.seconds(_SATURATION_SECONDS))
+    plan = made.plan(
+        mode="open",
+        arrivals="poisson",
+        rate=_TIMES * before.throughput,
+        seconds=4.0 if bench.quick else _SECONDS,
+        warmup=3.0,  # fills the queue
+        seed=seed,
+    )
+    with MemoryWatch(made.server) as watch:
+        seen = send(plan)
+    after, _ = made.saturate(bench.seconds(_SATURATION_SECONDS))
+    memory = list(zip(watch.seconds, watch.mb, strict=True))
+    settled = [(time, mb) for time, mb in memory if time > plan.warmup]
+    refused = seen.with_status(503)
+    return _Round(
+        {
+            "saturation_per_second": before.throughput,
+            "saturation_afterwards_per_second": after.throughput,
+            "sent_per_second": len(seen.counted) / plan.seconds,
+            "goodput_per_second": seen.throughput,
+            "goodput": seen.throughput / ((before.throughput + after.throughput) / 2),
+            "answered_p99_ms": spread(seen.latencies)["p99"],
+            "refused_p50_ms": spread([sample.ms for sample in refused])["p50"],
+            "refused_p99_ms": spread([sample.ms for sample in refused])["p99"],
+            "refused_from_sent_p99_ms": spread([1000 * (s.done - s.sent) for s in refused])["p99"],
+            "neither": float(seen.failures - len(refused)),
+            "generator_cores": seen.cores(),
+            "rss_mb_per_minute": 60 * slope([t for t, _ in settled], [mb for _, mb in settled]),
+        },
+        seen,
+        memory,
+    )
 
 
 def _per_second(seen: Seen, samples: list[Sample]) -> list[tuple[float, float]]:

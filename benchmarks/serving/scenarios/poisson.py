@@ -10,7 +10,7 @@ from benchmarks.serving.simulation import ServiceTimes, simulate
 from benchmarks.serving.stand import Bench, Outcome, Stand, stand
 
 _LOAD, _MOST = 0.7, 1.2
-_SECONDS, _SATURATION_SECONDS = 40.0, 8.0
+_SECONDS, _SATURATION_SECONDS, _SAMPLES = 40.0, 8.0, 15
 
 
 class _Round(NamedTuple):
@@ -47,7 +47,7 @@ def run(bench: Bench) -> Outcome:
 def _round(made: Stand, seed: int) -> _Round:
     bench, prediction = made.bench, made.settings.prediction
     saturated, _ = made.saturate(bench.seconds(_SATURATION_SECONDS))
-    times = made.bare.service_times(prediction.max_batch)
+    times = made.bare.service_times(prediction.max_batch, samples=4 if bench.quick else _SAMPLES)
     plan = made.plan(
         mode="open",
         arrivals="poisson",
@@ -80,9 +80,7 @@ def simulated_ms(
     """Return the simulated latencies of a plan's counted arrivals."""
     arrivals = arrival_times(plan)
     decode, encode = times.sampled(len(arrivals), plan.seed)
-    seconds = simulate(
-        arrivals, decode, encode, max_batch=max_batch, decode_workers=decode_workers
-    )
+    seconds = simulate(arrivals, decode, encode, max_batch=max_batch, decode_workers=decode_workers)
     pairs = zip(arrivals, seconds, strict=True)
     return [1000 * value for due, value in pairs if due >= plan.warmup]
 

@@ -33,9 +33,7 @@ def run(bench: Bench) -> Outcome:
     with stand(bench, lines=_PROJECTS, versions=2) as made:
         reference = _reference(made)
         warmup, seconds = 1.0, 3.0 if bench.quick else _SECONDS
-        plan = made.plan(
-            concurrency=made.concurrency, seconds=seconds, warmup=warmup, collect=True
-        )
+        plan = made.plan(concurrency=made.concurrency, seconds=seconds, warmup=warmup, collect=True)
         load = Load(plan)
         time.sleep(warmup)
         promotions = _promote(made, _PROMOTIONS // (20 if bench.quick else 1), seconds)
@@ -101,9 +99,7 @@ def _promote(made: Stand, count: int, seconds: float) -> list[Promotion]:
         response = client.getresponse()
         response.read()
         digest = lines[line].versions[place].digest
-        made_so_far.append(
-            Promotion(line, digest, asked, time.monotonic(), response.status)
-        )
+        made_so_far.append(Promotion(line, digest, asked, time.monotonic(), response.status))
     client.close()
     return made_so_far
 
@@ -123,9 +119,7 @@ def _judge(
     return {"failed": failed, "mixed": mixed, "stale": stale}
 
 
-def _is_mixed(
-    sample: Sample, answer: dict[str, Any], line: Line, reference: Reference
-) -> bool:
+def _is_mixed(sample: Sample, answer: dict[str, Any], line: Line, reference: Reference) -> bool:
     """Say whether labels and probabilities are not those of the version that is named."""
     version = next((one for one in line.versions if one.digest == answer["digest"]), None)
     if version is None or answer["labels"] != version.labels:
@@ -135,20 +129,18 @@ def _is_mixed(
     return not close or (answer["label"] != label and probability > 0.5 + _TOLERANCE)
 
 
-def _is_stale(
-    sample: Sample, digest: str, line: Line, promotions: Sequence[Promotion]
-) -> bool:
+def _is_stale(sample: Sample, digest: str, line: Line, promotions: Sequence[Promotion]) -> bool:
     """Say whether the version had gone before the request was sent."""
     own = [one for one in promotions if one.line == sample.path and one.status == 200]
     before = [one for one in own if one.answered < sample.sent]
     possible = {before[-1].digest if before else line.versions[0].digest}
-    possible |= {one.digest for one in own if one.answered >= sample.sent and one.asked < sample.done}
+    possible |= {
+        one.digest for one in own if one.answered >= sample.sent and one.asked < sample.done
+    }
     return digest not in possible
 
 
-def _delays(
-    seen: Seen, promotions: Sequence[Promotion], lines: Sequence[Line]
-) -> list[float]:
+def _delays(seen: Seen, promotions: Sequence[Promotion], lines: Sequence[Line]) -> list[float]:
     """Return milliseconds from each promotion's answer to the first answer by its version."""
     answered: list[list[tuple[float, str]]] = [[] for _ in lines]
     for sample, answer in zip(seen.samples, seen.answers, strict=True):

@@ -5,9 +5,9 @@ import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from benchmarks.serving.bare import Bare
 from benchmarks.serving.client import send
 from benchmarks.serving.engine import Facts
-from benchmarks.serving.bare import Bare
 from benchmarks.serving.gateway import counters, environment_of, gateway, redis
 from benchmarks.serving.home import Home, prepare
 from benchmarks.serving.measure import Check, medians, spread
@@ -67,9 +67,7 @@ def run(bench: Bench) -> Outcome:
 
 
 @contextlib.contextmanager
-def _gateway(
-    bench: Bench, facts: Facts, queue: str, name: str, lines: int
-) -> Iterator[_One]:
+def _gateway(bench: Bench, facts: Facts, queue: str, name: str, lines: int) -> Iterator[_One]:
     """Run a gateway with all models loaded; it is paused."""
     folder = bench.work / name
     home = prepare(folder, facts, lines=lines, classes=_CLASSES)
