@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from jaxtyping import Float, UInt8
 from app.core.settings import Settings
 from app.predictions.engines.loading import load_encoder
 from models.artifact import Artifact, ArtifactHeader, TuningMetrics
-from models.classes import class_spec
+from models.classes import ClassSpec
 from models.collapse.measures import CollapseMetrics
 from models.evaluation.results import Evaluation, Proportion
 from models.imaging import View
@@ -86,7 +87,7 @@ def make_artifact(facts: Facts, names: Sequence[str], seed: int) -> Made:
     header = ArtifactHeader(
         backbone=facts.source,
         backbone_digest=facts.digest,
-        classes=[class_spec(name) for name in names],
+        classes=[ClassSpec(name=name, prompt_name=name, role="ng") for name in names],
         recipe=Recipe(),
         seed=seed,
         view=View(),
@@ -106,10 +107,17 @@ def make_artifact(facts: Facts, names: Sequence[str], seed: int) -> Made:
         data,
         hashlib.sha256(data).hexdigest(),
         [spec.model_dump() for spec in header.classes],
-        json.loads(header.metrics.model_dump_json()),
+        _metrics_json(count),
     )
 
 
+@cache
+def _metrics_json(count: int) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(_metrics(count).model_dump_json())
+    return read
+
+
+@cache
 def _metrics(count: int) -> TuningMetrics:
     share = Proportion(value=1.0, low=0.8, high=1.0)
     right = Evaluation(

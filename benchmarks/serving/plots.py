@@ -58,7 +58,8 @@ def bars(
     box = Box(_NAMES, _TOP, _WIDTH - 70, _TOP + _ROW * len(rows))
     marks = ticks(0.0, max([*rows.values(), target or 0.0]))
     across = Scale(0.0, marks[-1], box.left, box.right)
-    draw_frame(figure, box, title)
+    figure.texts.append(Text(14, box.top - 14, title, 12.5, INK, weight=600))
+    figure.lines.append(Line([(box.left, box.bottom), (box.right, box.bottom)], SOFT))
     figure.grid += [Line([(across(m), box.top), (across(m), box.bottom)], RULE) for m in marks]
     draw_below(figure, box, [(across(m), tick_text(m, marks)) for m in marks], unit)
     for place, (label, value) in enumerate(rows.items()):
@@ -69,7 +70,7 @@ def bars(
     if target is not None:
         x = across(target)
         figure.lines.append(Line([(x, box.top), (x, box.bottom)], SERIES[1], 1.5, "5 3"))
-        figure.texts.append(Text(x, box.top - 2, "target", 10.5, SERIES[1], anchor="middle"))
+        figure.texts.append(Text(x, box.top - 3, "target", 10.5, SERIES[1], anchor="middle"))
     return figure
 
 

@@ -45,10 +45,13 @@ def run(bench: Bench) -> Outcome:
     series = {
         "decided": _per_second(seen, seen.with_status(200)),
         "refused": _per_second(seen, seen.with_status(503)),
-        "RSS, MB": memory,
     }
-    title = f"Answers a second at {_TIMES:g} times saturation, and memory"
-    return Outcome(content, checks, [over_time("answers", title, "a second; MB", series)])
+    when = f"at {_TIMES:g} times saturation"
+    figures = [
+        over_time("answers", f"Answers {when}", "a second", series),
+        over_time("memory", f"Resident memory {when}", "MB", {"gateway": memory}),
+    ]
+    return Outcome(content, checks, figures)
 
 
 def _round(made: Stand, seed: int) -> _Round:

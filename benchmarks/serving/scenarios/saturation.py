@@ -13,7 +13,10 @@ def run(bench: Bench) -> Outcome:
     """Measure both in turn; the one that goes first changes with the rounds."""
     with stand(bench) as made:
         _, batch = made.saturate(bench.seconds(_SECONDS))
-        runs = [_round(made, max(1, round(batch)), first=number % 2 == 0) for number in range(bench.runs)]
+        runs = [
+            _round(made, max(1, round(batch)), first=number % 2 == 0)
+            for number in range(bench.runs)
+        ]
         facts = made.facts()
     middle = medians(runs)
     check = Check("throughput / bare encoder", middle["ratio"], _LEAST, at_most=False)
