@@ -2,18 +2,19 @@
 
 import hashlib
 import json
-import os
-import sys
+import shutil
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from app.core.settings import Settings
+from app.core.settings import ServerSettings, Settings
 from app.predictions.engines.loading import load_encoder
+from app.predictions.engines.machine import cores
 from models.artifact import Artifact, ArtifactHeader, TuningMetrics
 from models.classes import ClassSpec
 from models.collapse.measures import CollapseMetrics
@@ -26,9 +27,19 @@ _PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_fea
 
 
 class Facts(NamedTuple):
-    """What the engine is: its class, the backbone, and the threads that it computes with."""
+    """What the engine is.
+
+    Attributes:
+        engine: its class.
+        about: what it says of itself, and why it was chosen.
+        source: the form by which the backbone was loaded.
+        digest: the backbone's.
+        dim: of its features.
+        threads: that it computes with.
+    """
 
     engine: str
+    about: str
     source: str
     digest: str
     dim: int
@@ -39,7 +50,9 @@ class Engine:
     """The engine that a gateway with these settings chooses, without the gateway."""
 
     def __init__(self) -> None:
-        self._encoder = load_encoder(Settings().backbone)
+        settings = Settings()
+        self._threads = settings.backbone.threads or cores()
+        self._encoder = load_encoder(settings.backbone, settings.engine_folder)
 
     def decode(self, data: bytes) -> UInt8[np.ndarray, "3 size size"]:
         """Return an image's pixels as the gateway makes them."""
@@ -56,17 +69,26 @@ class Engine:
         """Return what it is, from an image."""
         return Facts(
             type(self._encoder).__name__,
+            self._encoder.about,
             self._encoder.source,
             self._encoder.digest,
             int(self.encode([self.decode(data)]).shape[1]),
-            _threads(),
+            self._threads,
         )
 
 
-def _threads() -> int:
-    """Return PyTorch's threads where an engine has imported it; it is not imported for this."""
-    torch = sys.modules.get("torch")
-    return int(torch.get_num_threads()) if torch else os.cpu_count() or 1
+def share_engine(source: Path, target: Path) -> None:
+    """Let the gateway of the data folder `target` start with what was chosen for that of `source`.
+
+    Two that are compared must not measure, and choose, each for itself.
+    """
+    engines, others = _engines(source), _engines(target)
+    if engines.exists():
+        shutil.copytree(engines, others, dirs_exist_ok=True)
+
+
+def _engines(home: Path) -> Path:
+    return Settings(server=ServerSettings(home=home)).engine_folder
 
 
 class Made(NamedTuple):

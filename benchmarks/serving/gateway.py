@@ -1,6 +1,7 @@
 """The gateway under test: `shotline serve` in a process of its own, with a private Redis."""
 
 import contextlib
+import json
 import sys
 import tempfile
 import urllib.request
@@ -64,6 +65,13 @@ def gateway(environment: Mapping[str, str], log: Path, *, wait: bool = True) -> 
         if wait:
             server.wait_for("/readyz")
         yield server
+
+
+def engine_of(server: Server) -> str:
+    """Return what the gateway says of its engine, and why it was chosen."""
+    with urllib.request.urlopen(f"{server.address}/readyz", timeout=30) as answer:  # noqa: S310
+        about: str = json.load(answer)["about"]["backbone"]
+    return about
 
 
 def counters(server: Server, key: str) -> Counters:

@@ -14,7 +14,7 @@ from benchmarks.common import data_root, reencode
 from benchmarks.serving.bare import Bare
 from benchmarks.serving.client import Seen, send
 from benchmarks.serving.engine import Facts
-from benchmarks.serving.gateway import counters, environment_of, gateway, redis
+from benchmarks.serving.gateway import counters, engine_of, environment_of, gateway, redis
 from benchmarks.serving.home import Home, prepare
 from benchmarks.serving.load import Plan
 from benchmarks.serving.measure import Check
@@ -148,6 +148,7 @@ class Stand:
         prediction = self.settings.prediction
         return self.bench.facts() | {
             "engine": self.engine._asdict(),
+            "engine_of_the_gateway": engine_of(self.server),
             "max_batch": prediction.max_batch,
             "decode_workers": prediction.decode_workers,
             "projects": len(self.home.lines),

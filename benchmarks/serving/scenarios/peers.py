@@ -29,7 +29,7 @@ from benchmarks.serving.measure import Check, medians, spread
 from benchmarks.serving.plots import bars
 from benchmarks.serving.processes import Server, free_port, serving
 from benchmarks.serving.stand import Bench, Outcome
-from models.backbone_source import STARTER_FOLDER
+from models.backbone_files import STARTER_FOLDER
 
 _ROOT = Path(__file__).parents[3]
 _ENVIRONMENT = _ROOT / "build/peers"

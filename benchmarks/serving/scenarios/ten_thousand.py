@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from benchmarks.serving.bare import Bare
 from benchmarks.serving.client import send
-from benchmarks.serving.engine import Facts
+from benchmarks.serving.engine import Facts, share_engine
 from benchmarks.serving.gateway import counters, environment_of, gateway, redis
 from benchmarks.serving.home import Home, prepare
 from benchmarks.serving.measure import Check, medians, spread
@@ -71,6 +71,7 @@ def _gateway(bench: Bench, facts: Facts, queue: str, name: str, lines: int) -> I
     """Run a gateway with all models loaded; it is paused."""
     folder = bench.work / name
     home = prepare(folder, facts, lines=lines, classes=_CLASSES)
+    share_engine(bench.work / "none", folder)
     log = bench.work / "logs" / f"{name}.log"
     with gateway(environment_of(folder, queue), log) as server:
         while counters(server, home.key).values["shotline_models_resident"] < lines:
