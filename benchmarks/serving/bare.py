@@ -134,6 +134,8 @@ def _seconds(action: Any, argument: Any) -> float:
 
 def main(photographs: Sequence[str]) -> None:
     """Answer commands until standard input ends."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what the engine and its libraries print is no answer
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as `shotline serve` does
     from benchmarks.serving.engine import Engine  # noqa: PLC0415 - imports torch
     from models.memory import keep_freed_memory  # noqa: PLC0415
@@ -151,7 +153,7 @@ def main(photographs: Sequence[str]) -> None:
             answer = _throughput(engine, images, batch, seconds, workers)
         else:
             answer = _times(engine, images, command["max_batch"], command["samples"])
-        print(json.dumps(answer), flush=True)
+        print(json.dumps(answer), file=answers, flush=True)
 
 
 if __name__ == "__main__":

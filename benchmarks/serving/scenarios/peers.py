@@ -217,7 +217,7 @@ def _install() -> None:
     site = Path(open_clip.__file__).parents[1]
     inside = Path("lib") / f"python3.{sys.version_info.minor}" / "site-packages"
     (_ENVIRONMENT / inside / "shared.pth").write_text(f"{site}\n")
-    command = [str(_PYTHON), "-m", "pip", "install", "--quiet", "--no-deps", "-r"]
+    command = [str(_PYTHON), "-m", "pip", "install", "-qq", "--no-deps", "-r"]
     command.append(str(_REQUIREMENTS))
     subprocess.run(command, check=True)  # noqa: S603 - our own environment
     done.write_text(_REQUIREMENTS.read_text())
