@@ -34,7 +34,9 @@ from app.projects import routes as projects
 from app.registry import routes as registry
 from app.tunings import routes as tunings
 
+# Asked in this order whose a request is: first what a line waits for.
 ROUTERS: tuple[APIRouter, ...] = (
+    predictions.router,
     health.router,
     metrics.router,
     docs.router,
@@ -43,7 +45,6 @@ ROUTERS: tuple[APIRouter, ...] = (
     images.router,
     tunings.router,
     registry.router,
-    predictions.router,
     records.router,
     batches.router,
 )
