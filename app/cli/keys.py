@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
-_DATA = Path("shotline-data")
+DATA = Path("shotline-data")
 DataOption = Annotated[
     Path,
     typer.Option("--data", envvar="SHOTLINE_HOME", help="The data folder of `shotline up`."),
@@ -38,7 +38,7 @@ def create(
     ] = "operator",
     project: Annotated[str | None, typer.Option(help="Name of the one project it sees.")] = None,
     days: Annotated[int | None, typer.Option(min=1, help="Days until it expires.")] = None,
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
 ) -> None:
     """Make a key and print it, this once."""
     from app.core.clock import utc_now
@@ -53,7 +53,7 @@ def create(
 
 
 @keys.command("list")
-def list_(data: DataOption = _DATA) -> None:
+def list_(data: DataOption = DATA) -> None:
     """List all keys, revoked ones too; never the keys themselves."""
     with _session(data) as session:
         rows = _all_keys(session)
@@ -68,7 +68,7 @@ def list_(data: DataOption = _DATA) -> None:
 @keys.command()
 def revoke(
     prefix: Annotated[str, typer.Argument(help="What the key begins with, as `list` shows it.")],
-    data: DataOption = _DATA,
+    data: DataOption = DATA,
 ) -> None:
     """Revoke a key; the gateway refuses it within a second."""
     from app.keys.service import revoke_key

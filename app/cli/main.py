@@ -11,6 +11,7 @@ from app.cli.keys import keys
 from app.cli.predict import predict
 from app.cli.processes import migrate, serve, worker
 from app.cli.push import push
+from app.cli.quantize import quantize
 from app.cli.tune import tune
 from app.cli.up import up
 
@@ -29,6 +30,7 @@ app.command(rich_help_panel=_CORE)(inspect)
 app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
+app.command(rich_help_panel=_SERVICE)(quantize)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)

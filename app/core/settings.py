@@ -222,6 +222,10 @@ class BackboneSettings(Concern):
     threads: PositiveInt | None = Field(
         None, description="CPU threads of the image encoder; as many as cores by default."
     )
+    int8: Literal["off", "on"] = Field(
+        "off",
+        description="`on` answers in INT8 for the versions that `shotline quantize` accepted.",
+    )
     offline: bool = Field(True, description="Refuse sources that would be fetched from a network.")
 
     @property
@@ -362,6 +366,11 @@ class Settings(BaseModel):
     def engine_folder(self) -> Path:
         """The folder of converted image encoders; safe to delete."""
         return self.home / "engines"
+
+    @property
+    def int8_folder(self) -> Path:
+        """The folder of what `shotline quantize` found; safe to delete."""
+        return self.home / "int8"
 
     @property
     def thumbnail_folder(self) -> Path:

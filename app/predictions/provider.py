@@ -12,6 +12,7 @@ from app.predictions.batcher import Batcher
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.loading import load_encoder
 from app.predictions.idempotency import IdempotencyStore
+from app.predictions.int8 import Int8
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import RecordWriter
 from app.predictions.resident import ModelCache
@@ -34,11 +35,11 @@ def install_predictions(
     keep_freed_memory()  # before there are threads
     settings = gateway.settings
     metrics = PredictionMetrics(gateway.metrics.registry)
-    batcher = Batcher(
-        load or partial(load_encoder, settings.backbone, settings.engine_folder),
-        settings.prediction.max_batch,
-        metrics,
-    )
+    make_batcher = partial(Batcher, max_batch=settings.prediction.max_batch, metrics=metrics)
+    load = load or partial(load_encoder, settings.backbone, settings.engine_folder)
+    int8 = Int8(settings.int8_folder, settings.backbone.threads, make_batcher)
+    wanted = settings.backbone.int8 == "on"
+    batcher = make_batcher(int8.after(load) if wanted else load)
     models = ModelCache(
         gateway.database,
         gateway.storage,
@@ -50,8 +51,11 @@ def install_predictions(
     answers = IdempotencyStore(
         settings.home / "idempotency.db", settings.prediction.idempotency_hours
     )
-    predictions = Predictions(settings, models, batcher, records, answers, metrics)
+    predictions = Predictions(
+        settings, models, batcher, records, answers, metrics, int8.batcher_for
+    )
     gateway.components += [
+        int8,  # stopped after the batcher, whose thread loads it
         batcher,
         Repeater("models", models.refresh, settings.prediction.refresh_seconds),
         Repeater("preload", models.preload, settings.prediction.refresh_seconds),
@@ -65,6 +69,8 @@ def install_predictions(
         HealthCheck("backbone", batcher.check, required=True, about=batcher.about),
         HealthCheck("models", models.check, required=True),
     ]
+    if wanted:
+        gateway.checks.append(HealthCheck("int8", batcher.check, about=int8.about))
     app.state.predictions = predictions
 
 

@@ -6,7 +6,7 @@ Nothing here waits for the database or for Redis, but for a version that only th
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, TypeVar
@@ -104,6 +104,7 @@ class Predictions:
     Attributes:
         models: what is served.
         batcher: the encoder.
+        int8: returns another batcher for the artifacts, by digest, that have one.
         records: the background writer.
         answers: remembered under Idempotency-Keys.
         threads: for what blocks; other requests may have all of theirs wait for the database.
@@ -117,8 +118,10 @@ class Predictions:
         records: RecordWriter,
         answers: IdempotencyStore,
         metrics: PredictionMetrics,
+        int8: Callable[[str], Batcher | None] = lambda _: None,
     ) -> None:
         self.models, self.batcher, self.records = models, batcher, records
+        self.int8 = int8
         self.answers, self.metrics = answers, metrics
         self.threads = CapacityLimiter(_THREADS)
         self._running: set[asyncio.Task[None]] = set()
@@ -215,7 +218,9 @@ class Predictions:
         )
         encoded = await self._before(
             deadline,
-            self.batcher.submit(decoded.pixels, head, lane=model.project_id, deadline=deadline),
+            self._batcher_for(model).submit(
+                decoded.pixels, head, lane=model.project_id, deadline=deadline
+            ),
         )
         decision = decide(model.labels, encoded.probabilities, top_k=question.top_k)
         waited = decoded.started - started + encoded.queue
@@ -233,6 +238,9 @@ class Predictions:
         )
         self._record(answer, image, decoded.data, question)
         return answer
+
+    def _batcher_for(self, model: ResidentModel) -> Batcher:
+        return self.int8(model.digest) or self.batcher
 
     def _decode(
         self, image: IncomingImage, model: ResidentModel, encoder: ImageEncoder

@@ -84,14 +84,19 @@ def tuned_artifact(
 
 
 def add_artifact(
-    session: Session, storage: Storage, project_id: UUID, artifact: Artifact
+    session: Session,
+    storage: Storage,
+    project_id: UUID,
+    artifact: Artifact,
+    snapshot: Snapshot | None = None,
 ) -> ModelVersion:
     """Record `artifact` as the project's next version, as a worker would."""
     header = artifact.header
-    digest = f"{header.snapshot}-{len(session.query(Snapshot).all())}"
-    snapshot = Snapshot(project_id=project_id, digest=digest[:80], classes=[], image_count=0)
-    session.add(snapshot)
-    session.flush()
+    if snapshot is None:
+        digest = f"{header.snapshot}-{len(session.query(Snapshot).all())}"
+        snapshot = Snapshot(project_id=project_id, digest=digest[:80], classes=[], image_count=0)
+        session.add(snapshot)
+        session.flush()
     tuning = Tuning(
         project_id=project_id,
         snapshot_id=snapshot.id,

@@ -16,11 +16,11 @@ from app.predictions.engines.encoder import BackboneFacts
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-_FILE = "encoder.onnx"
+FILE = "encoder.onnx"
 
 
 class OnnxEncoder:
-    """ONNX Runtime on the CPU in single precision."""
+    """ONNX Runtime on the CPU, in single precision unless the file says otherwise."""
 
     def __init__(self, folder: Path, facts: BackboneFacts, threads: int, about: str) -> None:
         onnxruntime = import_onnxruntime()
@@ -31,7 +31,7 @@ class OnnxEncoder:
         # Threads that wait would else burn the cores that decoders and a worker need.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(
-            folder / _FILE, options, providers=["CPUExecutionProvider"]
+            folder / FILE, options, providers=["CPUExecutionProvider"]
         )
 
     def encode(
@@ -49,7 +49,7 @@ def convert(exported: "ExportedProgram", size: int, folder: Path) -> None:  # no
     program = onnx.export(
         exported, dynamo=True, input_names=["pixels"], output_names=["features"], verbose=False
     )
-    cast("onnx.ONNXProgram", program).save(folder / _FILE)  # None without dynamo
+    cast("onnx.ONNXProgram", program).save(folder / FILE)  # None without dynamo
 
 
 def import_onnxruntime() -> Any:

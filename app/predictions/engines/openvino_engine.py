@@ -21,9 +21,14 @@ _FILE = "openvino.xml"
 
 
 class OpenVinoEncoder:
-    """OpenVINO on the CPU in single precision. One batch at a time: threads share its buffers."""
+    """OpenVINO on the CPU, in single precision unless the file says otherwise.
 
-    def __init__(self, folder: Path, facts: BackboneFacts, threads: int, about: str) -> None:
+    One batch at a time: threads share its buffers.
+    """
+
+    def __init__(
+        self, folder: Path, facts: BackboneFacts, threads: int, about: str, file: str = _FILE
+    ) -> None:
         self.source, self.digest, self.pixels = facts
         self.about = about
         openvino = import_openvino()
@@ -34,7 +39,7 @@ class OpenVinoEncoder:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # a worker and the gateway's other threads share the cores
         }
-        self._compiled = openvino.Core().compile_model(str(folder / _FILE), "CPU", options)
+        self._compiled = openvino.Core().compile_model(str(folder / file), "CPU", options)
 
     def encode(
         self, pixels: UInt8[np.ndarray, "b 3 size size"]

@@ -90,7 +90,7 @@ class EngineStore:
             return None
         try:
             choice = Choice.model_validate_json((folder / _CHOICE).read_bytes())
-            if any(_sha256(folder / name) != known for name, known in choice.files.items()):
+            if any(file_sha256(folder / name) != known for name, known in choice.files.items()):
                 raise ValueError("a file is not what its checksum says")
             with np.load(folder / _PROBE, allow_pickle=False) as arrays:
                 probe = Probe(arrays["features"], arrays["texts"])
@@ -122,10 +122,10 @@ class EngineStore:
             if path.name != choice.engine:
                 shutil.rmtree(path)
         np.savez(prepared / _PROBE, features=probe.features, texts=probe.texts)
-        files = {str(path.relative_to(prepared)): _sha256(path) for path in _files(prepared)}
+        files = {str(path.relative_to(prepared)): file_sha256(path) for path in files_in(prepared)}
         written = choice.model_copy(update={"files": files}).model_dump_json(indent=1)
         (prepared / _CHOICE).write_text(written, encoding="utf-8")
-        _flush(prepared)
+        flush(prepared)
         self._drop_oldest()
         try:
             return prepared.rename(self.folder(key))
@@ -140,17 +140,19 @@ class EngineStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _files(folder: Path) -> list[Path]:
+def files_in(folder: Path) -> list[Path]:
+    """Return the files below a folder."""
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return the hexadecimal SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
     """Have the files survive a power cut before the name does that promises them."""
-    for path in _files(folder):
+    for path in files_in(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())
