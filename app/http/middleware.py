@@ -24,6 +24,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._\-]{1,128}")
 _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 _LEAST_BYTES = 16 * 1024
 _QUIET = {"/livez", "/readyz", "/metrics"}
+_TOLD = "/predict"  # what went well there has a line for each prediction
 _SAFE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -65,11 +66,13 @@ class RequestContext:
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "(none)")
         self.metrics.request_done(scope["method"], route, status, seconds)
-        write = log.debug if scope["path"] in _QUIET else log.info
+        path = scope["path"]
+        quiet = path in _QUIET or (path.endswith(_TOLD) and status < 400)
+        write = log.debug if quiet else log.info
         write(
             "request",
             method=scope["method"],
-            path=scope["path"],
+            path=path,
             status=status,
             ms=round(seconds * 1000, 1),
         )

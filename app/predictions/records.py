@@ -26,6 +26,8 @@ from models.errors import ShotlineError, StorageFull
 log = structlog.get_logger(__name__)
 
 _BATCH = 200
+# A transaction for each prediction would cost as much as the rest of the request: they are gathered.
+_GATHER_SECONDS = 0.25
 _RETRY_SECONDS = 0.5
 # A database that answers nothing must not hold up the end.
 _STOP_SECONDS = 10.0
@@ -91,7 +93,8 @@ class RecordWriter:
             self._waiting.append(record)
             self._pending[record.id] = record
             self._metrics.records_waiting.set(len(self._pending))
-            self._changed.notify()
+            if len(self._waiting) in (1, _BATCH):  # else the writer has no need to look
+                self._changed.notify()
 
     def pending(self, prediction_id: UUID) -> PredictionRecord | None:
         """Return a prediction that is not in the database yet."""
@@ -129,10 +132,12 @@ class RecordWriter:
                 self._forget(batch)
 
     def _take(self) -> list[NewRecord]:
-        """Return what waits, nothing when stopping; blocks while nothing does."""
+        """Return what came within a moment, nothing when stopping; blocks while nothing does."""
         with self._changed:
-            while not self._waiting and not self._stopping:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._waiting or self._stopping)
+            self._changed.wait_for(
+                lambda: len(self._waiting) >= _BATCH or self._stopping, _GATHER_SECONDS
+            )
             return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
 
     def _forget(self, batch: Sequence[NewRecord]) -> None:

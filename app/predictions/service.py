@@ -275,6 +275,7 @@ class Predictions:
             prediction_id=str(answer.prediction_id),
             model=str(answer.model.id),
             decision=answer.decision,
+            ms=answer.timings_ms["total"],
         )
         keep = self.models.project(question.model.project_id).keep_images
         wanted = keep == "all" or (keep == "undecidable" and answer.decision == "undecidable")
