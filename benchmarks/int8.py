@@ -5,20 +5,16 @@ starter, tuned prompts and nearest class means are compared; a ViT-B/32 of rando
 shows the speed of that shape, has nearest class means alone.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import open_clip
-import torch
 import typer
 from jaxtyping import Float, Int
 from rich.console import Console
 from rich.table import Table
-from safetensors.torch import save_file
 
 from app.core.settings import BackboneSettings
 from app.predictions.engines import machine
@@ -35,6 +31,7 @@ from app.predictions.quantizing import (
     write_int8,
 )
 from benchmarks.common import data_root, reencoded, write_results
+from benchmarks.vit import write_vit
 from models.artifact import Artifact
 from models.backbone_files import STARTER
 from models.backbone_source import load_backbone
@@ -48,15 +45,6 @@ from models.tuning import Tuning
 
 _SETS = ("xsdd", "clothing10")
 _SHOTS, _SEED = 16, 1
-# Its text tower is small: nothing is asked of it.
-_VIT = {
-    "embed_dim": 512,
-    "vision_cfg": {
-        "image_size": 224, "layers": 12, "width": 768, "head_width": 64, "patch_size": 32
-    },
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 1},
-}  # fmt: skip
-_PREPROCESS = {"mean": [0.48] * 3, "std": [0.27] * 3, "interpolation": "bicubic"}
 
 
 class _Set(NamedTuple):
@@ -94,18 +82,6 @@ def main(
             "results": results,
         },
     )
-
-
-def write_vit(folder: Path) -> str:
-    """Write a CLIP with a ViT-B/32 of random weights; return the source that loads it."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        clip = open_clip.CLIP(**_VIT)
-    folder.mkdir()
-    save_file(clip.state_dict(), folder / "open_clip_model.safetensors")
-    config = {"model_cfg": _VIT, "preprocess_cfg": _PREPROCESS}
-    (folder / "open_clip_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return f"local-dir:{folder}"
 
 
 def _drawn(name: str, most: int) -> _Set:

@@ -9,11 +9,12 @@ import heapq
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 
 @dataclass(frozen=True)
 class ServiceTimes:
-    """Seconds as measured on the bare engine.
+    """Seconds as measured.
 
     Attributes:
         decode: of single images.
@@ -22,6 +23,21 @@ class ServiceTimes:
 
     decode: Sequence[float]
     encode: Mapping[int, Sequence[float]]
+
+    @classmethod
+    def seen(cls, timings: Sequence[tuple[float, float]], alone: "ServiceTimes") -> "ServiceTimes":
+        """Return the times that a loaded gateway itself had.
+
+        Args:
+            timings: seconds of decode and of encode as the answers say them, in the order of the
+                answers: those of one batch follow each other and say the same of it.
+            alone: for sizes of batches that did not occur.
+        """
+        sizes: dict[int, list[float]] = {}
+        for seconds, batch in groupby(encode for _, encode in timings):
+            sizes.setdefault(len(list(batch)), []).append(seconds)
+        encode = {size: sizes.get(size, times) for size, times in alone.encode.items()}
+        return cls([decode for decode, _ in timings], encode)
 
     def sampled(self, count: int, seed: int) -> tuple[list[float], Callable[[int], float]]:
         """Return `count` decode times, and what draws the time of a batch."""

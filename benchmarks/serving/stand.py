@@ -145,8 +145,12 @@ class Stand:
 
     def facts(self) -> dict[str, Any]:
         """Return what a results file says of it."""
+        return self.bench.facts() | self.serving()
+
+    def serving(self) -> dict[str, Any]:
+        """Return what serves, and how."""
         prediction = self.settings.prediction
-        return self.bench.facts() | {
+        return {
             "engine": self.engine._asdict(),
             "engine_of_the_gateway": engine_of(self.server),
             "max_batch": prediction.max_batch,

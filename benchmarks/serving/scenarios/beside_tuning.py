@@ -18,7 +18,7 @@ from benchmarks.serving.stand import Bench, Outcome, Stand, stand
 from models.evaluation.splits import draw_shots
 
 _LOAD, _MOST = 0.3, 2.0
-_SECONDS, _SATURATION_SECONDS, _PATIENCE = 30.0, 8.0, 300.0
+_SECONDS, _SATURATION_SECONDS, _PATIENCE = 20.0, 6.0, 300.0
 _SET, _SHOTS, _STEPS = "xsdd", 16, 100_000  # more steps than a run lasts; it is cancelled
 _STATES = ("succeeded", "failed", "cancelled")
 

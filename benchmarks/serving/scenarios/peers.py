@@ -37,7 +37,7 @@ _PYTHON = _ENVIRONMENT / "bin/python"
 _REQUIREMENTS = Path(__file__).parents[1] / "peers/requirements.txt"
 _PACKAGE = "benchmarks.serving.peers"
 _BOUNDARY = "shotline-benchmark-boundary"
-_SECONDS, _CLIENTS, _BATCH, _COMMON_LOAD = 10.0, 32, 16, 0.7
+_SECONDS, _CLIENTS, _BATCH, _COMMON_LOAD = 6.0, 32, 16, 0.7
 _LEAST_RATE = 0.5  # a second, where the slowest answered nothing in its time
 _OURS = "shotline"
 

@@ -17,7 +17,7 @@ from benchmarks.serving.stand import Bench, Outcome, plan_for
 
 _MODELS, _CLASSES = 10_000, 10
 _MB, _MORE = 500.0, 1.05
-_SECONDS, _CLIENTS, _SETTLE = 10.0, 48, 2.5
+_SECONDS, _CLIENTS, _SETTLE = 8.0, 48, 2.5
 
 
 class _One(NamedTuple):

@@ -80,3 +80,13 @@ def test_the_same_seed_draws_the_same() -> None:
     assert simulate([], [], times.sampled(0, 1)[1], max_batch=1, decode_workers=1) == (
         pytest.approx([])
     )
+
+
+def test_service_times_are_read_from_the_answers_of_batches() -> None:
+    alone = ServiceTimes([1.0], {1: [10.0], 2: [20.0], 3: [30.0]})
+    timings = [(1.0, 5.0), (2.0, 7.0), (3.0, 7.0), (4.0, 5.0)]
+
+    found = ServiceTimes.seen(timings, alone)
+
+    assert found.decode == [1.0, 2.0, 3.0, 4.0]
+    assert found.encode == {1: [5.0, 5.0], 2: [7.0], 3: [30.0]}
