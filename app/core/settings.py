@@ -241,8 +241,8 @@ class PredictionSettings(Concern):
 
     max_batch: PositiveInt = Field(
         4,
-        description="Images that ride in one batch. A CPU gains nothing from more, and whoever waits"
-        " for a batch waits longer; 32 suits a GPU.",
+        description="Images that ride in one batch. A CPU gains nothing from more, and whoever"
+        " waits for a batch waits longer; 32 suits a GPU.",
     )
     max_queue: PositiveInt = Field(
         256, description="Images that are worked on or wait; above that answers are 503."

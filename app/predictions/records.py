@@ -26,7 +26,7 @@ from models.errors import ShotlineError, StorageFull
 log = structlog.get_logger(__name__)
 
 _BATCH = 200
-# A transaction for each prediction would cost as much as the rest of the request: they are gathered.
+# A transaction for each prediction would cost as much as the rest of its request.
 _GATHER_SECONDS = 0.25
 _RETRY_SECONDS = 0.5
 # A database that answers nothing must not hold up the end.

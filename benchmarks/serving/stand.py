@@ -151,7 +151,8 @@ class Stand:
         """Return what serves, and how."""
         prediction = self.settings.prediction
         return {
-            "engine": self.engine._asdict(),
+            # Of a folder of this run, the name alone.
+            "engine": self.engine._asdict() | {"source": self.engine.source.rpartition("/")[2]},
             "engine_of_the_gateway": engine_of(self.server),
             "max_batch": prediction.max_batch,
             "decode_workers": prediction.decode_workers,
