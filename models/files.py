@@ -31,7 +31,7 @@ def write_atomic(path: Path, data: bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
             raise
-        _flush_directory(path.parent)
+        flush_directory(path.parent)
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
@@ -45,7 +45,7 @@ def read_metadata(data: bytes) -> dict[str, str]:
     return {}
 
 
-def _flush_directory(directory: Path) -> None:
+def flush_directory(directory: Path) -> None:
     """Make a rename in `directory` survive a power cut."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:

@@ -10,6 +10,7 @@ import typer
 from rich.table import Table
 
 from app.cli.console import err, out
+from app.cli.data_folder import DATA, DataOption, settings_of
 from models.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
     from app.core.tables import ApiKey
 
 keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
-
-DATA = Path("shotline-data")
-DataOption = Annotated[
-    Path,
-    typer.Option("--data", envvar="SHOTLINE_HOME", help="The data folder of `shotline up`."),
-]
 
 
 @keys.command()
@@ -90,16 +85,8 @@ def revoke(
 def _session(data: Path) -> "Iterator[Session]":
     """Open one transaction on the database of the box."""
     from app.core.database import Database
-    from app.core.settings import ServerSettings, Settings
 
-    settings = Settings(server=ServerSettings(home=data))
-    if settings.database.url is None and not (settings.home / "shotline.db").exists():
-        raise BadInput(
-            f"The folder {settings.home} holds no Shotline database.",
-            fix="Name the data folder with --data, or start `shotline up` on it first.",
-            field="data",
-        )
-    database = Database.of(settings)
+    database = Database.of(settings_of(data))
     try:
         with database.unit_of_work() as session:
             yield session

@@ -9,9 +9,8 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.console import err, out, plain, progress_bar
-from app.cli.keys import DATA, DataOption
+from app.cli.data_folder import DATA, DataOption, settings_of
 from app.cli.options import JsonOption
-from models.errors import BadInput
 
 if TYPE_CHECKING:
     from app.predictions.engines.int8 import Judgement, Verdict
@@ -29,17 +28,10 @@ def quantize(data: DataOption = DATA, as_json: JsonOption = False) -> None:
     """
     from app.core.database import Database
     from app.core.logging import configure_logging
-    from app.core.settings import ServerSettings, Settings
     from app.predictions.quantizing import quantize_and_judge
 
-    settings = Settings(server=ServerSettings(home=data))
+    settings = settings_of(data)
     configure_logging(settings.log.model_copy(update={"level": "warning"}))
-    if settings.database.url is None and not (settings.home / "shotline.db").exists():
-        raise BadInput(
-            f"The folder {settings.home} holds no Shotline database.",
-            fix="Name the data folder with --data, or start `shotline up` on it first.",
-            field="data",
-        )
     database = Database.of(settings)
     try:
         with _phases() as phases:

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from app import migrations
 from app.core.database import Database
 from app.core.ids import new_id
-from app.core.queue import InMemoryQueue
+from app.core.queue import InMemoryQueue, TaskQueue
 from app.core.settings import (
     BackboneSettings,
     DatabaseSettings,
@@ -193,15 +193,21 @@ def queue() -> InMemoryQueue:
 
 
 @pytest.fixture
+def app_encoder(encoder: ImageEncoder) -> ImageEncoder:
+    """The encoder of `app`; for modules to put another in its place."""
+    return encoder
+
+
+@pytest.fixture
 def app(
     settings: Settings,
     database: Database,
     storage: LocalStorage,
-    queue: InMemoryQueue,
-    encoder: ImageEncoder,
+    queue: TaskQueue,
+    app_encoder: ImageEncoder,
 ) -> FastAPI:
     return create_app(
-        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: encoder
+        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: app_encoder
     )
 
 

@@ -18,12 +18,10 @@ from app.cli import api as command_line
 from app.cli import asking
 from app.cli.main import app as shotline
 from app.core.database import Database
-from app.core.queue import InMemoryQueue
 from app.core.settings import LimitSettings, PredictionSettings, Settings
 from app.core.storage import LocalStorage
 from app.core.tables import KeyRole
 from app.keys import service as keys
-from app.main import create_app
 from app.predictions.engines.encoder import ImageEncoder
 from models.artifact import Artifact
 from tests.integration import tiny
@@ -60,12 +58,8 @@ def gate(encoder: ImageEncoder) -> Gate:
 
 
 @pytest.fixture
-def app(
-    settings: Settings, database: Database, storage: LocalStorage, queue: InMemoryQueue, gate: Gate
-) -> FastAPI:
-    return create_app(
-        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: gate
-    )
+def app_encoder(gate: Gate) -> ImageEncoder:
+    return gate
 
 
 @pytest.fixture

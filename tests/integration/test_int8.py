@@ -30,7 +30,7 @@ from app.predictions.engines import speed
 from app.predictions.engines.encoder import BackboneFacts, ImageEncoder
 from app.predictions.engines.int8 import Int8Store, Verdict, int8_encoder
 from app.predictions.engines.onnx_engine import FILE
-from app.predictions.engines.store import file_sha256
+from app.predictions.engines.store import checksums
 from app.predictions.quantizing import calibration_pixels, in_production, quantize_and_judge
 from app.projects.service import create_project
 from app.registry.service import promote
@@ -475,7 +475,7 @@ def test_whatever_stands_against_int8_fp32_answers(
 
 
 def files_of(folder: Path) -> dict[str, str]:
-    return {FILE: file_sha256(folder / FILE)}
+    return {FILE: checksums(folder)[FILE]}
 
 
 def test_off_nothing_of_it_is_read(

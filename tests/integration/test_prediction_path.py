@@ -16,11 +16,9 @@ from starlette.testclient import TestClient
 
 from app.core.database import Database
 from app.core.ids import new_id
-from app.core.queue import InMemoryQueue
 from app.core.settings import PredictionSettings, Settings
 from app.core.storage import LocalStorage
 from app.core.tables import PredictionRecord
-from app.main import create_app
 from app.predictions import repository
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.records import NewRecord
@@ -72,16 +70,8 @@ def settings(settings: Settings) -> Settings:
 
 
 @pytest.fixture
-def app(
-    settings: Settings,
-    database: Database,
-    storage: LocalStorage,
-    queue: InMemoryQueue,
-    gate: Gate,
-) -> FastAPI:
-    return create_app(
-        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: gate
-    )
+def app_encoder(gate: Gate) -> ImageEncoder:
+    return gate
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from fastapi import FastAPI
 from pydantic import SecretStr
 from starlette.testclient import TestClient
 
@@ -20,8 +19,6 @@ from app.core.database import Database
 from app.core.queue import TUNE, CeleryQueue
 from app.core.settings import QueueSettings, Settings, TuningSettings
 from app.core.storage import LocalStorage
-from app.main import create_app
-from app.predictions.engines.encoder import ImageEncoder
 from models.artifact import Artifact
 from tests.integration import services, serving, tiny
 from tests.integration.files import zip_of
@@ -48,19 +45,6 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def queue(redis_url: str, tmp_path: Path) -> CeleryQueue:
     name = f"q{tmp_path.name}"
     return CeleryQueue(QueueSettings(url=SecretStr(redis_url), name=name))
-
-
-@pytest.fixture
-def app(
-    settings: Settings,
-    database: Database,
-    storage: LocalStorage,
-    queue: CeleryQueue,
-    encoder: ImageEncoder,
-) -> FastAPI:
-    return create_app(
-        settings, database=database, storage=storage, queue=queue, load_encoder=lambda: encoder
-    )
 
 
 @pytest.fixture

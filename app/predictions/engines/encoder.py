@@ -44,3 +44,9 @@ class BackboneFacts(NamedTuple):
     source: str
     digest: str
     pixels: PixelSpec
+
+
+def warm_up(encoder: ImageEncoder) -> None:
+    """Encode an image: the first batch sets up what later ones use."""
+    size = encoder.pixels.size
+    encoder.encode(np.zeros((1, 3, size, size), dtype=np.uint8))

@@ -4,22 +4,21 @@ INT8 changes features, so no version is answered with it that was not judged on 
 images (`app.predictions.quantizing`). The verdict is kept beside the encoder that it speaks of.
 """
 
-import os
 import shutil
 from contextlib import suppress
 from pathlib import Path
 from uuid import UUID
 
-import numpy as np
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.predictions.engines import machine
-from app.predictions.engines.encoder import BackboneFacts, ImageEncoder
+from app.predictions.engines.encoder import BackboneFacts, ImageEncoder, warm_up
 from app.predictions.engines.onnx_engine import FILE, OnnxEncoder
 from app.predictions.engines.openvino_engine import OpenVinoEncoder
 from app.predictions.engines.speed import fastest
-from app.predictions.engines.store import EngineStore, file_sha256, files_in, flush
+from app.predictions.engines.store import EngineStore, check_files, checksums, flush
+from models.files import flush_directory
 from models.imaging import PixelSpec
 
 log = structlog.get_logger(__name__)
@@ -156,8 +155,7 @@ class Int8Store:
             verdict = Verdict.model_validate_json((folder / _VERDICT).read_bytes())
             if FILE not in verdict.files or verdict.digest != digest:
                 raise ValueError("the verdict speaks of something else")
-            if any(file_sha256(folder / name) != known for name, known in verdict.files.items()):
-                raise ValueError("a file is not what its checksum says")
+            check_files(folder, verdict.files)
         except (OSError, ValueError, ValidationError) as error:
             log.warning("int8_damaged", error=str(error), fix="Run shotline quantize again.")
             return None
@@ -165,7 +163,7 @@ class Int8Store:
 
     def keep(self, prepared: Path, verdict: Verdict) -> None:
         """Keep a prepared folder and its verdict in place of what was found before."""
-        files = {str(path.relative_to(prepared)): file_sha256(path) for path in files_in(prepared)}
+        files = checksums(prepared)
         written = verdict.model_copy(update={"files": files}).model_dump_json(indent=1)
         (prepared / _VERDICT).write_text(written, encoding="utf-8")
         flush(prepared)
@@ -175,18 +173,14 @@ class Int8Store:
                 folder.rename(bin_ / "before")
             prepared.rename(folder)
         self._drop_others(folder)
+        with suppress(OSError):
+            flush_directory(folder.parent)
 
     def _drop_others(self, kept: Path) -> None:
         """An encoder of another backbone or library is as large as its weights."""
         for folder in kept.parent.iterdir():
             if folder != kept and not folder.name.startswith("."):
                 shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):
-            descriptor = os.open(kept.parent, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
 
 
 def int8_encoder(
@@ -202,5 +196,5 @@ def int8_encoder(
         encoder = OpenVinoEncoder(folder, facts, threads, about, file=FILE)
     else:
         encoder = OnnxEncoder(folder, facts, threads, about)
-    encoder.encode(np.zeros((1, 3, *2 * [facts.pixels.size]), dtype=np.uint8))
+    warm_up(encoder)
     return encoder

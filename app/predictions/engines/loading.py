@@ -10,13 +10,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-import numpy as np
 import structlog
 
 from app.core.settings import BackboneSettings
 from app.predictions.engines import machine, onnx_engine, openvino_engine
 from app.predictions.engines.agreement import Probe, agreement
-from app.predictions.engines.encoder import BackboneFacts, ImageEncoder
+from app.predictions.engines.encoder import BackboneFacts, ImageEncoder, warm_up
 from app.predictions.engines.onnx_engine import OnnxEncoder
 from app.predictions.engines.openvino_engine import OpenVinoEncoder
 from app.predictions.engines.speed import BATCHES, fastest, images_per_second
@@ -72,7 +71,9 @@ def load_encoder(settings: BackboneSettings, folder: Path) -> ImageEncoder:
             settings name is not installed, is not for this device or precision, cannot take the
             backbone over, or does not decide as PyTorch does.
     """
-    return _Loader(settings, EngineStore(folder)).load()
+    encoder = _Loader(settings, EngineStore(folder)).load()
+    warm_up(encoder)
+    return encoder
 
 
 class _Loader:
@@ -238,9 +239,7 @@ class _Loader:
         backbone = self._backbone()
         if name == "torch-compile":
             return CompiledTorchEncoder(backbone, about, max(BATCHES))
-        encoder = TorchEncoder(backbone, about)
-        encoder.encode(np.zeros((1, 3, *2 * [encoder.pixels.size]), dtype=np.uint8))
-        return encoder
+        return TorchEncoder(backbone, about)
 
     def _backbone(self) -> "Backbone":
         if self._loaded is None:

@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -90,8 +90,7 @@ class EngineStore:
             return None
         try:
             choice = Choice.model_validate_json((folder / _CHOICE).read_bytes())
-            if any(file_sha256(folder / name) != known for name, known in choice.files.items()):
-                raise ValueError("a file is not what its checksum says")
+            check_files(folder, choice.files)
             with np.load(folder / _PROBE, allow_pickle=False) as arrays:
                 probe = Probe(arrays["features"], arrays["texts"])
         except (OSError, ValueError, KeyError, ValidationError) as error:
@@ -122,7 +121,7 @@ class EngineStore:
             if path.name != choice.engine:
                 shutil.rmtree(path)
         np.savez(prepared / _PROBE, features=probe.features, texts=probe.texts)
-        files = {str(path.relative_to(prepared)): file_sha256(path) for path in files_in(prepared)}
+        files = checksums(prepared)
         written = choice.model_copy(update={"files": files}).model_dump_json(indent=1)
         (prepared / _CHOICE).write_text(written, encoding="utf-8")
         flush(prepared)
@@ -140,19 +139,28 @@ class EngineStore:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def files_in(folder: Path) -> list[Path]:
-    """Return the files below a folder."""
+def checksums(folder: Path) -> dict[str, str]:
+    """Return the hexadecimal SHA-256 of every file below a folder, by its path there."""
+    return {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+
+
+def check_files(folder: Path, known: Mapping[str, str]) -> None:
+    """Raise `ValueError`, or `OSError`, where a file is not the one whose checksum is known."""
+    if any(_sha256(folder / name) != checksum for name, checksum in known.items()):
+        raise ValueError("a file is not what its checksum says")
+
+
+def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def file_sha256(path: Path) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def flush(folder: Path) -> None:
     """Have the files survive a power cut before the name does that promises them."""
-    for path in files_in(folder):
+    for path in _files(folder):
         with path.open("rb") as file:
             os.fsync(file.fileno())

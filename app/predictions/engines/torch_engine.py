@@ -28,12 +28,13 @@ class CompiledTorchEncoder(TorchEncoder):
     """PyTorch compiled for each size of batch, on a GPU as a CUDA graph.
 
     Batches are filled up to a power of two, so that few sizes have to be compiled: all are when
-    the encoder is made, which takes minutes.
+    the encoder is made, which takes minutes. Larger ones are encoded in pieces.
     """
 
     def __init__(self, backbone: Backbone, about: str, max_batch: int) -> None:
         super().__init__(backbone, about)
         mode = "reduce-overhead" if backbone.device.type == "cuda" else "default"
+        self._largest = _filled(max_batch)
         self._compiled = torch.compile(backbone.image, dynamic=False, mode=mode)
         size = self.pixels.size
         for count in sorted({_filled(count) for count in range(1, max_batch + 1)}):
@@ -44,6 +45,9 @@ class CompiledTorchEncoder(TorchEncoder):
         self, pixels: UInt8[np.ndarray, "b 3 size size"]
     ) -> Float[np.ndarray, "b embed_dim"]:
         """Return the features of one batch."""
+        if len(pixels) > self._largest:
+            starts = range(0, len(pixels), self._largest)
+            return np.concatenate([self.encode(pixels[i : i + self._largest]) for i in starts])
         count = len(pixels)
         full = np.zeros((_filled(count), *pixels.shape[1:]), dtype=np.uint8)
         full[:count] = pixels
