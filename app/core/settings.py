@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -150,6 +151,16 @@ class StorageSettings(Concern):
     folder: Path | None = Field(None, description="Folder of the blobs; default `HOME/blobs`.")
     orphan_age: PositiveFloat = Field(
         3600.0, description="Seconds after which a blob that no row names is swept."
+    )
+    low_disk_bytes: NonNegativeInt = Field(
+        2 * GIB,
+        description="With so little free `/readyz` says `degraded`; at most a tenth of the volume,"
+        " 0 never.",
+    )
+    reserve_bytes: NonNegativeInt = Field(
+        200 * MIB,
+        description="With so little free uploads, batches and kept images are refused (507), so"
+        " that the database can go on; at most a twentieth of the volume, 0 never.",
     )
 
 
@@ -360,6 +371,15 @@ class Settings(BaseModel):
     def blob_folder(self) -> Path:
         """The folder of the content-addressed blobs."""
         return self.storage.folder or self.home / "blobs"
+
+    @property
+    def written_folders(self) -> dict[str, Path]:
+        """The folders of whose disks the service has to take care, by what people call them."""
+        found = {"the data folder": self.home, "images and models": self.blob_folder}
+        if self.database_url.startswith("sqlite:///"):
+            path = Path(self.database_url.removeprefix("sqlite:///").split("?")[0])
+            found["the database"] = path.absolute().parent
+        return found
 
     @property
     def feature_folder(self) -> Path:

@@ -47,7 +47,8 @@ def install_predictions(
         settings.prediction.model_bytes,
         metrics,
     )
-    records = RecordWriter(gateway.database, gateway.storage, settings.prediction, metrics)
+    kept = gateway.disk.guarded(gateway.storage)
+    records = RecordWriter(gateway.database, kept, settings.prediction, metrics)
     answers = IdempotencyStore(
         settings.home / "idempotency.db", settings.prediction.idempotency_hours
     )
