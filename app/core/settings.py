@@ -281,6 +281,34 @@ class PredictionSettings(Concern):
     )
 
 
+# A hundred years: more is a slip of the keyboard, and no date can be made of much more.
+MOST_DAYS = 36_500
+
+
+class RetentionSettings(Concern):
+    """How long predictions are kept, where a project has no rules of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_RETENTION_")
+
+    predictions_days: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_DAYS,
+        description="Days after which records of predictions are deleted, with their images;"
+        " without it they are kept for ever.",
+    )
+    images_days: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_DAYS,
+        description="Days after which the images kept with predictions are; without it the quota"
+        " alone decides.",
+    )
+    sweep_seconds: PositiveFloat = Field(
+        3600.0, description="How often a gateway looks for what has expired."
+    )
+
+
 class TuningSettings(Concern):
     """How long a worker's claim holds."""
 
@@ -351,6 +379,7 @@ class Settings(BaseModel):
     auth: AuthSettings = Field(default_factory=AuthSettings)
     backbone: BackboneSettings = Field(default_factory=BackboneSettings)
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     tuning: TuningSettings = Field(default_factory=TuningSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     log: LogSettings = Field(default_factory=LogSettings)

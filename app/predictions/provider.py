@@ -16,6 +16,7 @@ from app.predictions.int8 import Int8
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import RecordWriter
 from app.predictions.resident import ModelCache
+from app.predictions.retention import RetentionSweep
 from app.predictions.service import Predictions
 from models.memory import keep_freed_memory
 
@@ -64,6 +65,7 @@ def install_predictions(
         records,
         answers,
         Repeater("answers", answers.sweep, _SWEEP_SECONDS),
+        RetentionSweep(gateway.database, settings.retention, gateway.metrics.registry),
         predictions,
     ]
     gateway.checks += [
