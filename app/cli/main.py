@@ -8,6 +8,7 @@ import typer
 from app.cli.backbones import backbones
 from app.cli.bench import bench
 from app.cli.console import ShotlineGroup, out
+from app.cli.doctor import doctor
 from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.predict import predict
@@ -33,6 +34,7 @@ app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.command(rich_help_panel=_SERVICE)(quantize)
+app.command(rich_help_panel=_SERVICE)(doctor)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
 app.add_typer(backbones, name="backbones", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
