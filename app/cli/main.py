@@ -7,6 +7,7 @@ import typer
 
 from app.cli.backbones import backbones
 from app.cli.bench import bench
+from app.cli.bundle import bundle
 from app.cli.console import ShotlineGroup, out
 from app.cli.doctor import doctor
 from app.cli.inspect import inspect
@@ -35,6 +36,7 @@ app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.command(rich_help_panel=_SERVICE)(quantize)
 app.command(rich_help_panel=_SERVICE)(doctor)
+app.command(rich_help_panel=_SERVICE)(bundle)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
 app.add_typer(backbones, name="backbones", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
