@@ -95,9 +95,10 @@ def own_wheel(folder: Path) -> Path:
     path = folder / f"shotline-{own.version}-py3-none-any.whl"
     info = f"shotline-{own.version}.dist-info"
     records = []
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as wheel:
+    with zipfile.ZipFile(path, "w") as wheel:
         for name, data in (*_code(), *_metadata(own, info)):
-            wheel.writestr(name, data)
+            packs = zipfile.ZIP_STORED if name.endswith(".safetensors") else zipfile.ZIP_DEFLATED
+            wheel.writestr(name, data, packs)
             digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
             records.append(f"{name},sha256={digest},{len(data)}\n")
         wheel.writestr(f"{info}/RECORD", "".join([*records, f"{info}/RECORD,,\n"]))
