@@ -126,7 +126,7 @@ def change_project(
         principal.require_role("admin")
     project = lock_project(session, principal, project_id)
     if retention is not None:
-        rules = project.retention | retention
+        rules = {**project.retention, **retention}
         project.retention = {name: days for name, days in rules.items() if days != "default"}
     if view is not None:
         project.view = _stored(view)
