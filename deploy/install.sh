@@ -126,6 +126,7 @@ install_venv() {
         point "$prefix/previous" "$old"
     fi
     point "$prefix/current" "versions/$name"
+    [ -e "$prefix/data" ] || mkdir -m 700 "$prefix/data"
     copy_backbones "$prefix/data/backbones"
     say "Shotline $(fact version) is in $prefix/current; nothing was started."
     if [ -n "$old" ] && [ "$old" != "versions/$name" ]; then

@@ -52,7 +52,7 @@ def up(
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
     home = data.expanduser().absolute()
-    home.mkdir(parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_one(home) as lock:
         address = free_address(host, port)
         _note(lock, f"{address}, process {os.getpid()}")

@@ -29,12 +29,14 @@ class Space(NamedTuple):
 
     Attributes:
         files: None where the file system counts none.
+        device: of the volume.
     """
 
     name: str
     free: int
     total: int
     files: int | None
+    device: int
 
 
 def space(name: str, folder: Path) -> Space:
@@ -48,7 +50,8 @@ def space(name: str, folder: Path) -> Space:
         there = there.parent
     found = os.statvfs(there)
     files = found.f_favail if found.f_files else None
-    return Space(name, found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize, files)
+    free, total = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+    return Space(name, free, total, files, there.stat().st_dev)
 
 
 def shown_bytes(size: float) -> str:
@@ -90,11 +93,10 @@ class DiskWatch:
         Raises:
             OSError: a volume does not answer.
         """
-        found: dict[tuple[int, int, int | None], Space] = {}
+        found: dict[int, Space] = {}
         for name, folder in self._folders.items():
             one = space(name, folder)
-            # Device numbers differ between mounts of one volume; what is free does not.
-            found.setdefault((one.free, one.total, one.files), one)
+            found.setdefault(one.device, one)
         return list(found.values())
 
     def state(self) -> tuple[State, str]:

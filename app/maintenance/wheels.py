@@ -109,7 +109,11 @@ def _code() -> Iterator[tuple[str, bytes]]:
     for package in _PACKAGES:
         for path in sorted((ROOT / package).rglob("*")):
             name = str(path.relative_to(ROOT))
-            if path.is_file() and "__pycache__" not in path.parts and not name.startswith(PACKED):
+            if (
+                path.is_file()
+                and "__pycache__" not in path.parts
+                and not name.startswith(f"{PACKED}/")
+            ):
                 yield name, path.read_bytes()
     for name in FILES:
         yield f"{PACKED}/{name}", box_file(name).read_bytes()

@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 from typer.testing import CliRunner, Result
 
 from app.cli.main import app
+from app.maintenance.box_files import ROOT
 from app.maintenance.wheels import environment, own_wheel
 from tests.integration import tiny
 
@@ -162,6 +163,8 @@ def test_the_wheels_are_those_that_run_here_and_no_others(bundle: Path) -> None:
 def test_the_own_wheel_holds_what_a_bundle_is_made_of(tmp_path: Path) -> None:
     with zipfile.ZipFile(own_wheel(tmp_path)) as wheel:
         names = set(wheel.namelist())
+    code = {str(one.relative_to(ROOT)) for one in (ROOT / "app").rglob("*.py")}
+    assert code <= names
     assert {
         "app/cli/main.py", "worker/celery_app.py", "models/starter/open_clip_model.safetensors",
         "app/migrations/script.py.mako", "app/maintenance/box/docker-compose.yml",
