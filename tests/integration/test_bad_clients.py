@@ -175,7 +175,7 @@ def test_a_full_house_refuses_before_the_body(
         for _ in range(6):
             inside.enter_context(connect(served.predict, len(photograph))).send(photograph)
         wait_for(lambda: in_flight(client) == 6, "a full house")
-        with connect(served.predict, 100_000, Connection="close") as line, capture_logs() as told:
+        with capture_logs() as told, connect(served.predict, 100_000, Connection="close") as line:
             refused = line.answer()  # to a request of which nothing but the head was sent
         gate.open.set()
         wait_for(lambda: in_flight(client) == 0, "the answers")
