@@ -27,9 +27,10 @@ async def get_principal(
 
     Raises:
         Unauthenticated: no key, or one that is unknown, expired or revoked.
+        TooManyFailures: one more of those, after many.
         NotFound: the address names a project that the key does not see.
     """
-    principal = _holder(gateway, credentials)
+    principal = _holder(gateway, request, credentials)
     # For all that this request changes: the threads that serve it know their request's actor.
     act_as(Actor(principal.key_id, principal.name, request_id(request)))
     project = parse_uuid(request.path_params.get("project"))
@@ -38,16 +39,24 @@ async def get_principal(
     return principal
 
 
-def _holder(gateway: Gateway, credentials: HTTPAuthorizationCredentials | None) -> Principal:
+def _holder(
+    gateway: Gateway, request: Request, credentials: HTTPAuthorizationCredentials | None
+) -> Principal:
     if gateway.settings.auth.auth == "off":
         return Principal(None, "authentication is off", "admin")
     if credentials is None:
+        gateway.failed_logins.missing()
         raise Unauthenticated(
             "The request has no API key.",
             fix="Send the header 'Authorization: Bearer sl_…'; `shotline keys create` makes a key.",
             field="Authorization",
         )
-    return gateway.keys.principal(credentials.credentials)
+    key = credentials.credentials
+    try:
+        return gateway.keys.principal(key)
+    except Unauthenticated as error:
+        address = None if request.client is None else request.client.host
+        raise gateway.failed_logins.answer(error, key, address) from None
 
 
 PrincipalDep = Annotated[Principal, Depends(get_principal)]
