@@ -202,6 +202,18 @@ class AuthSettings(Concern):
     )
 
 
+class AuditSettings(Concern):
+    """The record of changes."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_AUDIT_")
+
+    key_file: Path | None = Field(
+        None,
+        description="File of the key that seals the record, one for gateway, worker and command"
+        " line, made at the first start; default `HOME/audit.key`.",
+    )
+
+
 class BackboneSettings(Concern):
     """The frozen CLIP, and the device it runs on."""
 
@@ -338,6 +350,7 @@ class Settings(BaseModel):
     queue: QueueSettings = Field(default_factory=QueueSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     backbone: BackboneSettings = Field(default_factory=BackboneSettings)
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
     tuning: TuningSettings = Field(default_factory=TuningSettings)
@@ -355,6 +368,11 @@ class Settings(BaseModel):
         if self.database.url is not None:
             return self.database.url.get_secret_value()
         return f"sqlite:///{self.home / 'shotline.db'}"
+
+    @property
+    def audit_key_file(self) -> Path:
+        """The file of the key that seals the record of changes, absolute."""
+        return (self.audit.key_file or self.home / "audit.key").expanduser().absolute()
 
     @property
     def blob_folder(self) -> Path:
