@@ -1,5 +1,6 @@
 """What the commands share: where they write, and how they fail."""
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -89,3 +90,20 @@ def progress_phases() -> Iterator[Phases]:
             return lambda done, total: bar.update(task, completed=done, total=total)
 
         yield phase
+
+
+@contextmanager
+def stoppable(message: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block in order, then say `message`; the exit code is 130."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(plain(f"Stopped. {message}"), soft_wrap=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -15,6 +15,7 @@ import io
 import json
 import os
 import re
+import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +26,6 @@ from typing import IO, Any, Final, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from app.core.errors import BadRequest
 from app.core.slices import Slice
 from app.maintenance.rows import Kind
 from models.errors import BadInput, Refused, file_errors
@@ -36,7 +36,7 @@ MANIFEST, CHECKSUM = "manifest.json", "manifest.sha256"
 _TABLE = re.compile(r"tables/([a-z][a-z0-9_]{0,62})\.ndjson\.gz")
 _BLOB = re.compile(r"blobs/([0-9a-f]{64})")
 _CHUNK = 1 << 20
-_LONGEST_HEADER = 1 << 16  # bytes; our own headers have 512
+_BLOCK = tarfile.BLOCKSIZE
 _LONGEST_MANIFEST = 1 << 30
 _LONGEST_ROW = 1 << 28
 _PART = ".shotline-backup-"
@@ -116,7 +116,7 @@ class BackupWriter:
     """Writes the members of a backup, one after the other."""
 
     def __init__(self, file: IO[bytes], created: datetime) -> None:
-        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.GNU_FORMAT)
+        self._file = file
         self._time = int(created.timestamp())
 
     def add(self, name: str, content: bytes) -> None:
@@ -127,15 +127,17 @@ class BackupWriter:
         """Add a member of `size` bytes from where `file` stands."""
         member = tarfile.TarInfo(name)
         member.size, member.mode, member.mtime = size, 0o600, self._time
-        self._tar.addfile(member, file)
-        self._tar.members.clear()  # kept for nothing: a million blobs would fill the memory
+        # Not by tarfile.TarFile, which remembers every member: there may be millions.
+        self._file.write(member.tobuf(tarfile.GNU_FORMAT))
+        shutil.copyfileobj(file, self._file, _CHUNK)
+        self._file.write(bytes(-size % _BLOCK))
 
     def finish(self, manifest: Manifest) -> None:
         """Add the manifest and the end of the file."""
         content = manifest.model_dump_json().encode()
         self.add(MANIFEST, content)
         self.add(CHECKSUM, hashlib.sha256(content).hexdigest().encode())
-        self._tar.close()
+        self._file.write(bytes(2 * _BLOCK))
 
 
 @contextmanager
@@ -263,33 +265,39 @@ class BackupReader:
             raise self._damaged(f"the rows of the table {table} cannot be read") from error
 
     def _find_members(self) -> dict[str, tuple[int, int]]:
+        """Read the headers alone; only such as a backup has, so nothing of tar's history."""
         places: dict[str, tuple[int, int]] = {}
-        size = os.fstat(self._descriptor).st_size
-        source = io.BufferedReader(Slice(self._descriptor, 0, size, _LONGEST_HEADER), 512)
-        try:
-            with tarfile.open(fileobj=source, mode="r:") as tar:
-                while (member := tar.next()) is not None:
-                    tar.members.clear()
-                    self._note(places, member)
-        except (tarfile.TarError, BadRequest, OverflowError) as error:
-            raise self._not_ours(bool(places)) from error
-        if not places:
-            raise self._not_ours(False)
+        end = os.fstat(self._descriptor).st_size
+        offset = 0
+        while (header := self._read(offset, _BLOCK)) != bytes(_BLOCK):
+            member = self._header(header, first=offset == 0)
+            if member.name in places:
+                raise self._damaged(f"its member {member.name} is there twice")
+            offset += _BLOCK
+            places[member.name] = offset, member.size
+            offset += member.size
+            padding = -offset % _BLOCK
+            if offset + padding > end:
+                raise self._damaged(f"it ends within its member {member.name}")
+            if self._read(offset, padding).strip(b"\0"):
+                raise self._damaged(f"something follows its member {member.name}")
+            offset += padding
+        if self._read(offset, _CHUNK) != bytes(2 * _BLOCK):
+            raise self._damaged("something follows its end")
         return places
 
-    def _note(self, places: dict[str, tuple[int, int]], member: tarfile.TarInfo) -> None:
+    def _header(self, block: bytes, *, first: bool) -> tarfile.TarInfo:
+        try:
+            member = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+        except (tarfile.HeaderError, ValueError) as error:  # type: ignore[attr-defined]
+            if first:
+                raise self._not_ours("it is no tar file") from error
+            raise self._damaged("it ends too early, or a header cannot be read") from error
         name = member.name
         ours = name in (MANIFEST, CHECKSUM) or _TABLE.fullmatch(name) or _BLOB.fullmatch(name)
-        if not ours or member.type != tarfile.REGTYPE or member.pax_headers:
-            raise BadInput(
-                f"{self.path} is no backup of Shotline, or was changed: no backup has a member"
-                f" {name[:80]!r} of this kind.",
-                fix="Name a file that `shotline backup` wrote.",
-                field="file",
-            )
-        if name in places:
-            raise self._damaged(f"its member {name} is there twice")
-        places[name] = member.offset_data, member.size
+        if not ours or member.type != tarfile.REGTYPE or member.size < 0:
+            raise self._not_ours(f"no backup has a member {name[:80]!r} of this kind")
+        return member
 
     def _read_manifest(self) -> Manifest:
         if MANIFEST not in self._places or CHECKSUM not in self._places:
@@ -327,11 +335,13 @@ class BackupReader:
     def _slice(self, name: str) -> Slice:
         return Slice(self._descriptor, *self._places[name])
 
-    def _not_ours(self, begun: bool) -> Exception:
-        if begun:
-            return self._damaged("it ends too early, or its headers cannot be read")
+    def _read(self, offset: int, size: int) -> bytes:
+        with file_errors(self.path, "read"):
+            return os.pread(self._descriptor, size, offset)
+
+    def _not_ours(self, reason: str) -> BadInput:
         return BadInput(
-            f"{self.path} is no backup of Shotline.",
+            f"{self.path} is no backup of Shotline, or was changed: {reason}.",
             fix="Name a file that `shotline backup` wrote.",
             field="file",
         )

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from app import migrations
@@ -24,7 +23,6 @@ from app.core.clock import utc_now
 from app.core.database import Database
 from app.core.errors import Conflict, Damaged, NotFound
 from app.core.storage import Storage
-from app.core.sweep import REFERENCES
 from app.maintenance.archive import (
     BackupWriter,
     Manifest,
@@ -33,7 +31,7 @@ from app.maintenance.archive import (
     new_file,
     table_member,
 )
-from app.maintenance.foreign_keys import broken_references
+from app.maintenance.references import broken_references, named_blobs
 from app.maintenance.rows import Kind, columns_of, read_rows
 from models.progress import Phases, Progress, no_phases
 
@@ -131,17 +129,6 @@ def known_revision(connection: Connection) -> str:
     return revision
 
 
-def named_blobs(connection: Connection, columns: Columns) -> set[str]:
-    """Return the sha256 of every blob that a row names."""
-    named: set[str] = set()
-    for reference in REFERENCES:
-        table, column = reference.class_.__tablename__, reference.key
-        if column in columns.get(table, {}):
-            query = sa.select(sa.column(column)).select_from(sa.table(table)).distinct()
-            named.update(name for name in connection.scalars(query) if name is not None)
-    return named
-
-
 def _require_whole(connection: Connection, columns: Columns) -> None:
     for broken in broken_references(connection, columns):
         raise Conflict(
@@ -181,9 +168,11 @@ def _write_table(
             rows += 1
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
-    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        digest.update(chunk)
     file.seek(0)
-    return TableEntry(columns=kinds, rows=rows, size=size, sha256=sha256)
+    return TableEntry(columns=kinds, rows=rows, size=size, sha256=digest.hexdigest())
 
 
 def _copy_blobs(
@@ -216,6 +205,8 @@ def _copy_blobs(
 def _audit_head(connection: Connection, columns: Columns) -> dict[str, Any] | None:
     if "audit_head" not in columns:
         return None
-    for row in read_rows(connection, "audit_head", columns["audit_head"]):
-        return dict(zip(columns["audit_head"], row, strict=True))
-    return None
+    names = columns["audit_head"]
+    rows = [
+        dict(zip(names, row, strict=True)) for row in read_rows(connection, "audit_head", names)
+    ]
+    return {name: rows[0][name] for name in ("sequence", "mac", "key_id")} if rows else None

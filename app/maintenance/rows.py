@@ -93,14 +93,13 @@ def read_rows(
 ) -> Iterator[list[Any]]:
     """Yield each row as a list of JSON values in the order of `columns`."""
     forms = [_FORMS[kind] for kind in columns.values()]
-    found = connection.execution_options(yield_per=_AT_ONCE).execute(
-        sa.select(table_of(name, columns))
-    )
-    for row in found:
-        yield [
-            None if value is None else form.encode(value)
-            for form, value in zip(forms, row, strict=True)
-        ]
+    query = sa.select(table_of(name, columns))
+    with connection.execute(query, execution_options={"yield_per": _AT_ONCE}) as found:
+        for row in found:
+            yield [
+                None if value is None else form.encode(value)
+                for form, value in zip(forms, row, strict=True)
+            ]
 
 
 def write_rows(

@@ -1,10 +1,12 @@
-"""Rows that refer to rows that are not there, found by the keys that the database itself has."""
+"""What rows refer to: other rows, by the keys that the database itself has, and blobs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+
+from app.core.sweep import REFERENCES
 
 
 class Broken(NamedTuple):
@@ -62,3 +64,21 @@ def _count(
         .where(*(child.c[name].is_not(None) for name in columns), ~sa.exists().where(same))
     )
     return int(connection.scalar(query) or 0)
+
+
+def named_blobs(connection: Connection, columns: Mapping[str, Container[str]]) -> dict[str, str]:
+    """Return every blob that a row names, with the first table and column that does.
+
+    Args:
+        connection: the database, at any revision.
+        columns: its tables and their columns.
+    """
+    named: dict[str, str] = {}
+    for reference in REFERENCES:
+        table, column = reference.class_.__tablename__, reference.key
+        if column in columns.get(table, ()):
+            query = sa.select(sa.column(column, sa.Text())).select_from(sa.table(table)).distinct()
+            for sha256 in connection.scalars(query):
+                if sha256 is not None:
+                    named.setdefault(sha256, f"{table}.{column}")
+    return named
