@@ -4,6 +4,7 @@ import os
 
 import typer
 
+from app.cli.audit import audit
 from app.cli.backup import backup
 from app.cli.bench import bench
 from app.cli.console import ShotlineGroup
@@ -38,6 +39,7 @@ app.command(rich_help_panel=_SERVICE)(backup)
 app.command(rich_help_panel=_SERVICE)(restore)
 app.command(rich_help_panel=_SERVICE)(verify)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
+app.add_typer(audit, name="audit", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)
 app.command(rich_help_panel=_PROCESSES)(migrate)

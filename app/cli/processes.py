@@ -17,6 +17,7 @@ def serve() -> None:
 
     settings = Settings()
     configure_logging(settings.log)
+    proxies = settings.server.trusted_proxies
     uvicorn.run(
         create_app(settings),
         host=settings.server.host,
@@ -24,6 +25,9 @@ def serve() -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        # Off by default: uvicorn itself would believe whatever comes from this machine.
+        proxy_headers=proxies is not None,
+        forwarded_allow_ips=proxies or "",
         timeout_graceful_shutdown=5,  # whoever follows a tuning's events would hold it up for ever
     )
 

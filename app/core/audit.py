@@ -18,7 +18,13 @@ import structlog
 from sqlalchemy import insert, select, update
 from sqlalchemy.orm import Session
 
-from app.core.database import AUDIT_KEY_FILE, after_commit, before_commit, database_now
+from app.core.database import (
+    AUDIT_KEY_FILE,
+    Database,
+    after_commit,
+    before_commit,
+    database_now,
+)
 from app.core.errors import Damaged, Unavailable
 from app.core.seal import (
     AuditKey,
@@ -117,7 +123,7 @@ def _write(session: Session) -> None:
     changes: list[_Change] = session.info.pop(_PENDING)
     session.flush()  # every other lock comes before that of the head
     last, key, at = _hold_head(session, len(changes))
-    path = key_file(session)
+    path = _key_file(session)
     kept = _kept_in_order(session, path, last)
     rows = []
     for change in changes:
@@ -164,7 +170,7 @@ def _hold_head(session: Session, count: int) -> tuple[Head, AuditKey, Any]:
         )
     sequence, mac, key_id, at = row
     last = Head(sequence - count, mac)
-    return last, usable_key(key_file(session), last, key_id, make=True), at
+    return last, usable_key(_key_file(session), last, key_id, make=True), at
 
 
 def usable_key(path: Path, last: Head, key_id: str | None, *, make: bool = False) -> AuditKey:
@@ -197,9 +203,32 @@ def usable_key(path: Path, last: Head, key_id: str | None, *, make: bool = False
     return key
 
 
-def key_file(session: Session) -> Path:
-    """Return the file of the key that seals what this session records."""
-    path: Path | None = session.info.get(AUDIT_KEY_FILE)
+def key_file_of(database: Database) -> Path:
+    """Return the file of the key that seals the record in `database`.
+
+    Raises:
+        Unavailable: the database was opened without one.
+    """
+    return _named(database.audit_key_file)
+
+
+def prepare(database: Database) -> None:
+    """Make the key where there is neither a file nor an entry yet.
+
+    Raises:
+        Unavailable: the database is away, or the key is missing or cannot be used.
+    """
+    with database.unit_of_work() as session:
+        last, key, _ = _hold_head(session, 0)
+        if not last.sequence:
+            session.execute(update(AuditHead).values(key_id=key.id))
+
+
+def _key_file(session: Session) -> Path:
+    return _named(session.info.get(AUDIT_KEY_FILE))
+
+
+def _named(path: Path | None) -> Path:
     if path is None:
         raise Unavailable(
             "This connection to the database was opened without the audit key.",

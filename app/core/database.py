@@ -71,6 +71,7 @@ class Database:
         audit_key_file: Path | None = None,
     ) -> None:
         self.url = make_url(url)
+        self.audit_key_file = audit_key_file
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = _sqlite_engine(url, busy_timeout, pool_size)
@@ -124,10 +125,9 @@ class Database:
         """
         with database_errors(), self._write() as session:
             yield session
-            for action in session.info.pop(_LAST, []):
-                action()
+            run_last(session)
             session.commit()
-        _send_outbox(session)
+        send_outbox(session)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
@@ -175,7 +175,14 @@ def after_commit(session: Session, action: Callable[[], None]) -> None:
     session.info.setdefault(_OUTBOX, []).append(action)
 
 
-def _send_outbox(session: Session) -> None:
+def run_last(session: Session) -> None:
+    """Run what was to come last in the transaction; `Database.unit_of_work` does."""
+    for action in session.info.pop(_LAST, []):
+        action()
+
+
+def send_outbox(session: Session) -> None:
+    """Run what was to follow the commit; `Database.unit_of_work` does."""
     for action in session.info.pop(_OUTBOX, []):
         try:
             action()

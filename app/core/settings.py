@@ -114,6 +114,11 @@ class ServerSettings(Concern):
     home: Path = Field(Path("shotline-data"), description="Folder of everything that is kept.")
     host: str = Field("127.0.0.1", description="Address that the gateway binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the gateway; 0 picks a free one.")
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies, with commas between, whose X-Forwarded-For"
+        " is believed; by default nobody's is.",
+    )
 
 
 class DatabaseSettings(Concern):
@@ -199,6 +204,14 @@ class AuthSettings(Concern):
 
     auth: Literal["on", "off"] = Field(
         "on", description="`off` gives every caller the role admin; only on a loopback address."
+    )
+    auth_failures: PositiveInt = Field(
+        10,
+        description="Wrong keys that one address, and one key's beginning, may send at once; after"
+        " them answers are 429. A good key is let in all the same.",
+    )
+    auth_failure_seconds: PositiveFloat = Field(
+        6.0, description="Seconds after which one more wrong key may be sent."
     )
 
 

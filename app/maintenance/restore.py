@@ -29,8 +29,10 @@ from models.errors import Refused, StorageUnusable, file_errors
 from models.files import flush_directory
 from models.progress import Phases, no_phases
 
-# Tables that have rows from their migration on.
+# Tables that have rows from their migration on. Of the record of changes only entries that speak of
+# more than migrations count.
 _SEEDED = frozenset({"serving", "audit_head"})
+_RECORD, _MIGRATED = "audit_entries", "schema.migrate"
 
 
 class Place(NamedTuple):
@@ -132,11 +134,12 @@ def _require_empty(backup: BackupReader, place: Place) -> None:
 def _row_counts(connection: Connection) -> dict[str, int]:
     """Return how many rows the tables hold that have any, without those of the migrations."""
     counts = {}
-    for table in columns_of(connection):
-        if table not in _SEEDED:
-            query = sa.select(sa.func.count()).select_from(sa.table(table))
-            counts[table] = int(connection.scalar(query) or 0)
-    return {table: count for table, count in counts.items() if count}
+    for table in columns_of(connection).keys() - _SEEDED:
+        query = sa.select(sa.func.count()).select_from(sa.table(table))
+        if table == _RECORD:
+            query = query.where(sa.column("action") != _MIGRATED)
+        counts[table] = int(connection.scalar(query) or 0)
+    return {table: count for table, count in sorted(counts.items()) if count}
 
 
 def _load(
@@ -216,8 +219,8 @@ def _make_tables(connection: Connection, manifest: Manifest) -> None:
             fix="Stop gateway and worker, then restore again.",
         )
     found = migrations.revision_of(connection)
-    if found not in (None, manifest.revision):
-        migrations.require_known(found)
+    migrations.require_known(found)
+    if found is not None:  # entries of the record of changes cannot be deleted, but for the table
         migrations.downgrade_within(connection, "base")
     migrations.upgrade_within(connection, manifest.revision)
     for table in _SEEDED & columns_of(connection).keys():

@@ -14,8 +14,9 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from app import migrations
+from app.audit.verify import verify as verify_record
 from app.core.database import Database
-from app.core.errors import Damaged, NotFound
+from app.core.errors import Damaged, NotFound, Unavailable
 from app.core.storage import Storage
 from app.core.tables import ModelVersion, Snapshot, Tuning
 from app.maintenance.findings import Finding, Findings
@@ -24,7 +25,7 @@ from app.maintenance.rows import columns_of
 from app.maintenance.verify_rows import check_rows
 from models.artifact import Artifact
 from models.errors import ArtifactMismatch, DamagedArtifact
-from models.progress import Phases, no_phases
+from models.progress import Phases, Progress, no_phases
 
 _FROM_BACKUP = (
     "Take it from a backup: `tar -xf FILE blobs/{sha256}`, and put it where `docs/backup.md` says."
@@ -71,7 +72,10 @@ def verify(database: Database, storage: Storage, *, phases: Phases = no_phases) 
         progress(0, 1)
         findings.found += _check_database(session)
         state = _state(session)
+        current = migrations.revision_of(session.connection()) == migrations.head()
         progress(1, 1)
+    if current and database.audit_key_file is not None:
+        findings.found += _check_record(database, phases("Checking the record of changes"))
     findings.checked["rows' blobs"] = len(state.blobs)
     suspects = _check_blobs(state, storage, findings, phases)
     suspects += _check_artifacts(state, storage, findings, phases)
@@ -96,6 +100,19 @@ def _check_database(session: Session) -> list[Finding]:
             "Run `shotline migrate`, then verify again: not all could be checked.",
         ),
     ]
+
+
+def _check_record(database: Database, progress: Progress) -> Iterator[Finding]:
+    try:
+        problems = verify_record(database, on_progress=progress).problems
+        fix = (
+            "See `shotline audit verify`; after a restore, `shotline audit accept-head` lets the"
+            " record go on."
+        )
+    except (Damaged, Unavailable) as error:
+        problems, fix = [error.problem], error.fix
+    for problem in problems:
+        yield Finding("audit", "record of changes", problem, fix)
 
 
 def _integrity(connection: Connection) -> Iterator[Finding]:

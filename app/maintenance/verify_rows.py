@@ -230,7 +230,7 @@ def _serving(session: Session) -> Iterator[Finding]:
 
 
 def _audit(session: Session) -> Iterator[Finding]:
-    """Look at the numbers of the record of changes; `shotline audit verify` looks at its seals."""
+    """Look at the numbers of the record of changes; its seals need the key, see `app.audit`."""
     head = session.execute(sa.select(AuditHead.sequence, AuditHead.mac)).one_or_none()
     if head is None:
         problem = "The row that holds its end is gone."

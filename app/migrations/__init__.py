@@ -15,7 +15,7 @@ from app.core.errors import Conflict
 
 def _config(database: Database) -> Config:
     config = _located()
-    config.attributes["engine"] = database.engine
+    config.attributes["database"] = database
     return config
 
 
