@@ -289,7 +289,7 @@ class BackupReader:
     def _header(self, block: bytes, *, first: bool) -> tarfile.TarInfo:
         try:
             member = tarfile.TarInfo.frombuf(block, "ascii", "strict")
-        except (tarfile.HeaderError, ValueError) as error:  # type: ignore[attr-defined]
+        except (tarfile.HeaderError, ValueError) as error:
             if first:
                 raise self._not_ours("it is no tar file") from error
             raise self._damaged("it ends too early, or a header cannot be read") from error

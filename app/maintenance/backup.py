@@ -84,10 +84,10 @@ def backup(
     with ExitStack() as stack, new_file(path, replace=replace) as file:
         created = utc_now()
         with database.reading_one_state() as session:
-            connection = session.connection()
-            revision = known_revision(connection)
-            columns = columns_of(connection)
-            with storage.holding():  # from before the state is chosen until its blobs are young
+            with storage.holding():  # from before the first query until the blobs are young
+                connection = session.connection()
+                revision = known_revision(connection)
+                columns = columns_of(connection)
                 named = sorted(named_blobs(connection, columns))
                 _make_young(storage, named)
             _require_whole(connection, columns)

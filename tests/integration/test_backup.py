@@ -11,7 +11,7 @@ import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -225,6 +225,27 @@ def test_blobs_that_wait_are_kept_young(
     assert manifest.left_out == {}
     assert len(manifest.blobs) == named
     assert set(swept) == {0}
+
+
+def test_nothing_is_swept_between_the_state_and_its_blobs(
+    filled: Database, storage: LocalStorage, tmp_path: Path
+) -> None:
+    """The state is the one that the database has once removals are held back."""
+
+    class Late(LocalStorage):
+        @contextmanager
+        def holding(self) -> Iterator[None]:
+            with filled.unit_of_work() as session:
+                session.execute(delete(PredictionRecord))
+            assert sweep_orphans(filled, storage, min_age=0) == 2
+            with super().holding():
+                yield
+
+    named = len(blobs(storage))
+    manifest = backup(filled, Late(storage.root), tmp_path / "backup.tar")
+    assert manifest.left_out == {}
+    assert len(manifest.blobs) == named - 2
+    assert manifest.tables["predictions"].rows == 0
 
 
 def test_an_existing_file_is_not_replaced(
