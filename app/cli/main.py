@@ -5,6 +5,7 @@ import os
 import typer
 
 from app.cli.audit import audit
+from app.cli.backup import backup
 from app.cli.bench import bench
 from app.cli.console import ShotlineGroup
 from app.cli.inspect import inspect
@@ -13,8 +14,10 @@ from app.cli.predict import predict
 from app.cli.processes import migrate, serve, worker
 from app.cli.push import push
 from app.cli.quantize import quantize
+from app.cli.restore import restore
 from app.cli.tune import tune
 from app.cli.up import up
+from app.cli.verify import verify
 
 _CORE, _SERVICE, _PROCESSES = "On files", "The service", "Single processes, for a supervisor"
 
@@ -32,6 +35,9 @@ app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.command(rich_help_panel=_SERVICE)(quantize)
+app.command(rich_help_panel=_SERVICE)(backup)
+app.command(rich_help_panel=_SERVICE)(restore)
+app.command(rich_help_panel=_SERVICE)(verify)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
 app.add_typer(audit, name="audit", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)

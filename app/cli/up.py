@@ -53,9 +53,9 @@ def up(
     """Run the whole service on this machine until Ctrl-C."""
     home = data.expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
-    with _only_one(home) as lock:
+    with only_one(home) as lock:
         address = free_address(host, port)
-        _note(lock, f"{address}, process {os.getpid()}")
+        note_holder(lock, f"{address}, process {os.getpid()}")
         children = Children(home / "logs")
         signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -99,15 +99,15 @@ def _run(children: Children, home: Path, address: Address) -> None:
 
 def _prepare(home: Path) -> None:
     """Bring the database to this version, and print the first key where none was ever made."""
-    from app import migrations
     from app.core.audit import acting
     from app.core.database import Database
     from app.core.settings import ServerSettings, Settings
     from app.keys.service import create_first_key
+    from app.maintenance.upgrade import upgrade
 
     database = Database.of(Settings(server=ServerSettings(home=home)))
     try:
-        migrations.upgrade(database)
+        upgrade(database)
         with acting("shotline up"), database.unit_of_work() as session:
             # Printed before it counts: a first key that nobody saw would be the last one, too.
             if key := create_first_key(session):
@@ -122,7 +122,7 @@ def _prepare(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(home: Path) -> Iterator[int]:
+def only_one(home: Path) -> Iterator[int]:
     """Hold the data folder's lock; the kernel lets go of it however this process ends.
 
     Raises:
@@ -143,7 +143,8 @@ def _only_one(home: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _note(descriptor: int, text: str) -> None:
+def note_holder(descriptor: int, text: str) -> None:
+    """Write into the held lock's file what is told to whoever finds it held."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, text.encode(), 0)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
-from sqlalchemy import ColumnElement, Engine, create_engine, event, exc, literal
+from sqlalchemy import ColumnElement, Engine, create_engine, event, exc, literal, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -95,6 +95,10 @@ class Database:
         info = {AUDIT_KEY_FILE: audit_key_file}
         self._write = sessionmaker(self.engine, expire_on_commit=False, info=info)
         self._read = sessionmaker(reading, expire_on_commit=False)
+        frozen = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._read_one_state = sessionmaker(
+            reading.execution_options(**frozen), expire_on_commit=False
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> "Database":
@@ -133,6 +137,20 @@ class Database:
             Unavailable: the database cannot be reached.
         """
         with database_errors(), self._read() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def reading_one_state(self) -> Iterator[Session]:
+        """Yield a session to which the database stands still from its first query on.
+
+        It cannot write, holds up nobody, and may take as long as it needs.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with database_errors(), self._read_one_state() as session:
+            if not self.is_sqlite:
+                session.execute(text("SET LOCAL statement_timeout = 0"))
             yield session
 
     def close(self) -> None:

@@ -50,6 +50,14 @@ class Storage(Protocol):
         """Remove the blob if it was not put for `min_age` seconds; say whether it was removed."""
         ...
 
+    def holding(self) -> contextlib.AbstractContextManager[None]:
+        """Let nothing be removed for as long as the context is open; `put` goes on."""
+        ...
+
+    def touch(self, sha256: str) -> bool:
+        """Make a blob young again, as `put` does; say whether it is there."""
+        ...
+
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored, in no order."""
         ...
@@ -79,7 +87,7 @@ class LocalStorage:
         with storage_errors(self.root / "blob"), self._lock(fcntl.LOCK_SH):
             if isinstance(data, bytes):
                 sha256 = hashlib.sha256(data).hexdigest()
-                if self._touch(sha256):
+                if self.touch(sha256):
                     return sha256
             return self._write(data)
 
@@ -104,6 +112,18 @@ class LocalStorage:
                 path.unlink()
                 return True
         return False
+
+    def holding(self) -> contextlib.AbstractContextManager[None]:
+        """Hold back every removal, not `put`; see `Storage.holding`."""
+        return self._lock(fcntl.LOCK_SH)
+
+    def touch(self, sha256: str) -> bool:
+        """Make an existing blob young, so that the sweep of orphans leaves it alone."""
+        try:
+            os.utime(self._path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
 
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored."""
@@ -140,14 +160,6 @@ class LocalStorage:
             raise NotFound.of("blob", sha256)
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
-    def _touch(self, sha256: str) -> bool:
-        """Make an existing blob young, so that the sweep of orphans leaves it alone."""
-        try:
-            os.utime(self._path(sha256))
-        except FileNotFoundError:
-            return False
-        return True
-
     def _write(self, data: bytes | BinaryIO) -> str:
         self._incoming.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self._incoming)
@@ -157,7 +169,7 @@ class LocalStorage:
                 sha256 = _copy(data, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if not self._touch(sha256):
+            if not self.touch(sha256):
                 self._publish(temporary, self._path(sha256))
         finally:
             temporary.unlink(missing_ok=True)
