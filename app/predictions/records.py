@@ -15,9 +15,9 @@ from uuid import UUID
 import structlog
 
 from app.core.database import Database
+from app.core.disk import Puts
 from app.core.errors import Unavailable
 from app.core.settings import PredictionSettings
-from app.core.storage import Storage
 from app.core.tables import PredictionRecord
 from app.predictions import repository
 from app.predictions.metrics import PredictionMetrics
@@ -57,7 +57,7 @@ class RecordWriter:
     def __init__(
         self,
         database: Database,
-        storage: Storage,
+        storage: Puts,
         settings: PredictionSettings,
         metrics: PredictionMetrics,
     ) -> None:
@@ -165,6 +165,8 @@ class RecordWriter:
                 self._image_bytes -= len(image)
             try:
                 sha256 = self._storage.put(image)
+            except StorageFull:  # that the disk is full is logged once, and not for every image
+                self._metrics.images_lost.inc()
             except Exception:
                 log.warning("image_not_kept", exc_info=True)
                 self._metrics.images_lost.inc()

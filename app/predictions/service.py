@@ -23,6 +23,7 @@ from app.core.clock import utc_now
 from app.core.errors import Unavailable
 from app.core.ids import new_id
 from app.core.settings import Settings
+from app.core.spare import SpareMemory
 from app.predictions.batcher import Batcher, Encoded, deadline_passed
 from app.predictions.embeddings import Head
 from app.predictions.idempotency import IdempotencyStore
@@ -134,6 +135,7 @@ class Predictions:
         answers: remembered under Idempotency-Keys.
         slots: how many images may be under way.
         threads: for what blocks; other requests may have all of theirs wait for the database.
+        spare: holds bodies while the disk is full.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class Predictions:
         self.int8 = int8
         self.answers, self.metrics = answers, metrics
         self.threads = CapacityLimiter(_THREADS)
+        self.spare = SpareMemory(2 * settings.limits.predict_bytes)
         self._running: set[asyncio.Task[None]] = set()
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.
