@@ -45,6 +45,11 @@ class Scenario(Protocol):
 SCENARIOS = {
     "workers": "benchmarks.faults.workers",
     "redis": "benchmarks.faults.redis",
+    "gateway": "benchmarks.faults.gateway",
+    "gateway_postgres": "benchmarks.faults.gateway_postgres",
+    "postgres": "benchmarks.faults.postgres",
+    "disk": "benchmarks.faults.disk",
+    "soak": "benchmarks.faults.soak",
 }
 
 _ROOT = Path(__file__).parents[2]
