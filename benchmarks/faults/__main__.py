@@ -48,6 +48,7 @@ SCENARIOS = {
     "gateway": "benchmarks.faults.gateway",
     "gateway_postgres": "benchmarks.faults.gateway_postgres",
     "postgres": "benchmarks.faults.postgres",
+    "outage": "benchmarks.faults.outage",
     "disk": "benchmarks.faults.disk",
     "soak": "benchmarks.faults.soak",
 }
