@@ -21,7 +21,13 @@ from sqlalchemy import text
 from app import migrations
 from app.core.access import Principal
 from app.core.database import Database
-from app.core.settings import BackboneSettings, DatabaseSettings, ServerSettings, Settings
+from app.core.settings import (
+    BackboneSettings,
+    DatabaseSettings,
+    ServerSettings,
+    Settings,
+    StorageSettings,
+)
 from app.core.storage import LocalStorage
 from app.core.tables import KeepImages, Project
 from app.keys import service as keys
@@ -103,7 +109,12 @@ class Box:
 
 
 def make_box(
-    home: Path, database_url: str | None = None, queue_url: str | None = None, **variables: str
+    home: Path,
+    database_url: str | None = None,
+    queue_url: str | None = None,
+    *,
+    blobs: Path | None = None,
+    **variables: str,
 ) -> Box:
     """Make a data folder in `home`, its database migrated.
 
@@ -111,16 +122,19 @@ def make_box(
         home: an empty folder.
         database_url: SQLite in the folder where it is None.
         queue_url: of Redis; nothing answers there where it is None.
+        blobs: their folder; in the data folder where it is None.
         variables: SHOTLINE_ variables without that prefix, for gateway and worker.
     """
     source = tiny.write_backbone(home / "backbone")
     settings = Settings(
         server=ServerSettings(home=home / "home"),
         database=DatabaseSettings(url=SecretStr(database_url) if database_url else None),
+        storage=StorageSettings(folder=blobs),
         backbone=BackboneSettings(source=source, device="cpu", engine=_engine()),
     )
     environment = services.environment_of(settings, queue_url or f"redis+socket://{home / 'none'}")
     environment |= {
+        "SHOTLINE_STORAGE_FOLDER": str(settings.blob_folder),
         "SHOTLINE_BACKBONE_ENGINE": _engine(),
         "SHOTLINE_BACKBONE_THREADS": "1",
         "OMP_NUM_THREADS": "1",
