@@ -105,12 +105,18 @@ class Stand:
             self.stored.add(sha256(data).hexdigest())
         return response
 
-    def tune(self) -> dict[str, Any]:
-        """Run a tuning to its end; return it."""
-        tuning = start_tuning(self.client, self.uploads)
+    def tune(self) -> str:
+        """Run a tuning to its end; see `ending`."""
+        return self.ending(start_tuning(self.client, self.uploads, steps=4))
+
+    def ending(self, tuning: str) -> str:
+        """Wait for a tuning's end; return its state, with the reason where it failed."""
         wait_until(lambda: ended(self.client, [tuning]))
-        found: dict[str, Any] = self.client.get(tuning).json()
-        return found
+        found = self.client.get(tuning).json()
+        if found["failure"] is None:
+            return str(found["state"])
+        where = f"{self.disks['home'].parent}/"
+        return f"{found['state']}: {found['failure']['problem'].replace(where, '')}"
 
 
 def run(home: Path, *, quick: bool, report: Report) -> dict[str, Any]:
@@ -219,14 +225,14 @@ def _thumbnail(stand: Stand) -> None:
 
 def _features(stand: Stand) -> None:
     with stand.full("home", "features of a tuning") as found:
-        found["tuning"] = _ending(stand.tune())
-    found["tuning_afterwards"] = _ending(stand.tune())
+        found["tuning"] = stand.tune()
+    found["tuning_afterwards"] = stand.tune()
 
 
 def _artifact(stand: Stand) -> None:
     with stand.full("blobs", "checkpoint and artifact") as found:
-        found["tuning"] = _ending(stand.tune())
-    found["tuning_afterwards"] = _ending(stand.tune())
+        found["tuning"] = stand.tune()
+    found["tuning_afterwards"] = stand.tune()
 
 
 def _row_of_a_tuning(stand: Stand) -> None:
@@ -235,19 +241,15 @@ def _row_of_a_tuning(stand: Stand) -> None:
     wait_until(lambda: stand.client.get(tuning).json()["state"] == "running")
     with stand.full("database", "row of a tuning"):
         time.sleep(10.0)  # several heartbeats, and as long as the tuning itself takes
-    wait_until(lambda: ended(stand.client, [tuning]))
     found = stand.points["row of a tuning"]
-    found["tuning"] = _ending(stand.client.get(tuning).json())
-    found["tuning_afterwards"] = _ending(stand.tune())
+    found["tuning"] = stand.ending(tuning)
 
 
 def _wake_up(stand: Stand) -> None:
     with stand.full("redis", "file of Redis") as found:
-        tunings = [start_tuning(stand.client, stand.uploads) for _ in range(3)]
-        found["accepted"] = len(tunings)
-    wait_until(lambda: ended(stand.client, tunings))
-    states = {stand.client.get(tuning).json()["state"] for tuning in tunings}
-    found["tuning"] = found["tuning_afterwards"] = "/".join(sorted(states))
+        tunings = [start_tuning(stand.client, stand.uploads, steps=4) for _ in range(2)]
+    endings = {stand.ending(tuning) for tuning in tunings}
+    found["tuning"] = found["tuning_afterwards"] = ", ".join(sorted(endings))
 
 
 def _engines(stand: Stand, home: Path) -> None:
@@ -265,11 +267,6 @@ def _engines(stand: Stand, home: Path) -> None:
     finally:
         gateway.stop()
         filler.unlink()
-
-
-def _ending(tuning: dict[str, Any]) -> str:
-    failure = tuning["failure"]
-    return tuning["state"] if failure is None else f"{tuning['state']}: {failure['problem']}"
 
 
 def _checks(stand: Stand, there: set[str], wrong: list[str], lost: float) -> dict[str, bool]:

@@ -39,7 +39,7 @@ _DROP = (
 )
 _MANY = 1000
 # Steps that keep a worker busy for some seconds.
-_RECIPE = tiny.RECIPE | {"steps": 200}
+_STEPS = 200
 _QUEUE_OF_RECORDS = "PREDICTION_RECORD_QUEUE"
 _LOST = "shotline_prediction_records_lost_total"
 
@@ -176,9 +176,10 @@ def make_project(client: httpx2.Client, name: str) -> str:
     return path
 
 
-def start_tuning(client: httpx2.Client, project: str) -> str:
-    """Queue a tuning of some seconds; return its address."""
-    sent = client.post(f"{project}/tunings", json={"recipe": _RECIPE})
+def start_tuning(client: httpx2.Client, project: str, steps: int = _STEPS) -> str:
+    """Queue a tuning, by default of some seconds; return its address."""
+    recipe = tiny.RECIPE | {"steps": steps}
+    sent = client.post(f"{project}/tunings", json={"recipe": recipe})
     assert sent.status_code == 202, sent.text  # noqa: S101 - nothing is broken at this moment
     return f"/v1/tunings/{sent.json()['id']}"
 
