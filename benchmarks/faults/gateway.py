@@ -28,8 +28,8 @@ from benchmarks.faults.stage import PNG, PRODUCTION, Box, Gateway, Line, faults,
 from tests.integration import tiny
 from tests.integration.files import zip_of
 
-# Of one run; two runs make a hundred.
-_KILLS, _QUICK_KILLS = 50, 5
+# Of one run; several make a hundred.
+_KILLS, _QUICK_KILLS = 25, 5
 # Between the clients' start and the kill: some tens of requests.
 _LONGEST = 1.0
 _MANY = 500

@@ -45,13 +45,14 @@ _LOST = "shotline_prediction_records_lost_total"
 
 
 class Servers:
-    """A PostgreSQL and a Redis, each to be stopped and started again."""
+    """A Redis and, where it is wanted, a PostgreSQL, each to be stopped and started again."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, *, postgres: bool = True) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="shotline-r-"))
         stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-        self.postgres = Postgres()
-        stack.callback(self.postgres.remove)
+        if postgres:
+            self.postgres = Postgres()
+            stack.callback(self.postgres.remove)
         self._redis = ExitStack()
         stack.callback(self.stop_redis)
         self.start_redis()
