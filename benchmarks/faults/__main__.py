@@ -45,6 +45,7 @@ class Scenario(Protocol):
 SCENARIOS = {
     "workers": "benchmarks.faults.workers",
     "redis": "benchmarks.faults.redis",
+    "redis_away": "benchmarks.faults.redis_away",
 }
 
 _ROOT = Path(__file__).parents[2]
