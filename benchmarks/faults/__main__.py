@@ -51,6 +51,7 @@ SCENARIOS = {
     "outage": "benchmarks.faults.outage",
     "disk": "benchmarks.faults.disk",
     "soak": "benchmarks.faults.soak",
+    "redis_away": "benchmarks.faults.redis_away",
 }
 
 _ROOT = Path(__file__).parents[2]
