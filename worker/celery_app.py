@@ -60,6 +60,7 @@ app.conf.update(
     worker_cancel_long_running_tasks_on_connection_loss=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,  # Redis may be gone for as long as it likes
+    broker_channel_error_retry=True,  # or say that its memory or its disk is full
     # A message that is not acknowledged for so long is delivered again.
     broker_transport_options={"visibility_timeout": _limit + _GRACE},
 )

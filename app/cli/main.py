@@ -1,11 +1,13 @@
 """The `shotline` command: one file per sub-command beside this one."""
 
 import os
+from typing import Annotated
 
 import typer
 
+from app.cli.backbones import backbones
 from app.cli.bench import bench
-from app.cli.console import ShotlineGroup
+from app.cli.console import ShotlineGroup, out
 from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.predict import predict
@@ -32,9 +34,30 @@ app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.command(rich_help_panel=_SERVICE)(quantize)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
+app.add_typer(backbones, name="backbones", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)
 app.command(rich_help_panel=_PROCESSES)(migrate)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        out.print(f"shotline {version('shotline')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Few-shot visual inspection on the factory's own machine."""
 
 
 def main() -> None:

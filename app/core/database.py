@@ -42,6 +42,13 @@ _DEAD_PEER = {
     "tcp_user_timeout": 10_000,
 }
 _DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
+# What SQLite says where its shared memory cannot grow, or a quota is exceeded; not SQLITE_FULL.
+_SQLITE_FULL = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+}
 
 
 class Database:
@@ -168,9 +175,9 @@ def database_errors() -> Iterator[None]:
 def _translate(error: exc.DBAPIError) -> ShotlineError | None:
     code = getattr(error.orig, "sqlite_errorcode", None)
     state = getattr(error.orig, "sqlstate", None)
-    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
+    if code in _SQLITE_FULL or state == _DISK_FULL:
         return StorageFull(
-            "The disk that holds the database is full.",
+            "The disk that holds the database is full, or cannot be written.",
             fix="Free space on it, then try again; nothing was changed.",
         )
     if code is not None:

@@ -26,7 +26,19 @@ class Blob(NamedTuple):
     age: float
 
 
-class Storage(Protocol):
+class Keeps(Protocol):
+    """What says that blobs are still wanted."""
+
+    def holding(self) -> contextlib.AbstractContextManager[None]:
+        """Let nothing be removed for as long as the context is open; `put` goes on."""
+        ...
+
+    def touch(self, sha256: str) -> bool:
+        """Make a blob young again, as `put` does; say whether it is there."""
+        ...
+
+
+class Storage(Keeps, Protocol):
     """Blobs by their sha256. Putting what is there already succeeds and makes it young again."""
 
     def put(self, data: bytes | BinaryIO) -> str:
@@ -50,14 +62,6 @@ class Storage(Protocol):
         """Remove the blob if it was not put for `min_age` seconds; say whether it was removed."""
         ...
 
-    def holding(self) -> contextlib.AbstractContextManager[None]:
-        """Let nothing be removed for as long as the context is open; `put` goes on."""
-        ...
-
-    def touch(self, sha256: str) -> bool:
-        """Make a blob young again, as `put` does; say whether it is there."""
-        ...
-
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored, in no order."""
         ...
@@ -71,7 +75,7 @@ class Storage(Protocol):
         ...
 
 
-def keep_young(storage: Storage, sha256s: Iterable[str]) -> list[str]:
+def keep_young(storage: Keeps, sha256s: Iterable[str]) -> list[str]:
     """Make blobs young whose rows are to be written now; return those that were swept meanwhile."""
     with storage.holding():
         return [sha256 for sha256 in sha256s if not storage.touch(sha256)]

@@ -16,6 +16,7 @@ from app.predictions.int8 import Int8
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import RecordWriter
 from app.predictions.resident import ModelCache
+from app.predictions.retention import RetentionSweep
 from app.predictions.service import Predictions
 from models.memory import keep_freed_memory
 
@@ -47,7 +48,8 @@ def install_predictions(
         settings.prediction.model_bytes,
         metrics,
     )
-    records = RecordWriter(gateway.database, gateway.storage, settings.prediction, metrics)
+    kept = gateway.disk.guarded(gateway.storage)
+    records = RecordWriter(gateway.database, kept, settings.prediction, metrics)
     answers = IdempotencyStore(
         settings.home / "idempotency.db", settings.prediction.idempotency_hours
     )
@@ -63,6 +65,7 @@ def install_predictions(
         records,
         answers,
         Repeater("answers", answers.sweep, _SWEEP_SECONDS),
+        RetentionSweep(gateway.database, settings.retention, gateway.metrics.registry),
         predictions,
     ]
     gateway.checks += [

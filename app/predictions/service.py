@@ -22,6 +22,7 @@ from app.core.clock import utc_now
 from app.core.errors import Unavailable
 from app.core.ids import new_id
 from app.core.settings import Settings
+from app.core.spare import SpareMemory
 from app.predictions.batcher import Batcher, deadline_passed
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.idempotency import IdempotencyStore
@@ -108,6 +109,7 @@ class Predictions:
         records: the background writer.
         answers: remembered under Idempotency-Keys.
         threads: for what blocks; other requests may have all of theirs wait for the database.
+        spare: holds bodies while the disk is full.
     """
 
     def __init__(
@@ -124,6 +126,7 @@ class Predictions:
         self.int8 = int8
         self.answers, self.metrics = answers, metrics
         self.threads = CapacityLimiter(_THREADS)
+        self.spare = SpareMemory(2 * settings.limits.predict_bytes)
         self._running: set[asyncio.Task[None]] = set()
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.

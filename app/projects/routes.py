@@ -81,7 +81,7 @@ def show(project: UUID, principal: Viewer, session: ReaderDep) -> ProjectOut:
 def change(
     project: UUID, body: ProjectChange, principal: Engineer, session: SessionDep
 ) -> ProjectOut:
-    """Change what is given; what is left out or null stays."""
+    """Change what is given; what is left out or null stays. Only an admin changes `retention`."""
     changed = service.change_project(
         session,
         principal,
@@ -89,6 +89,7 @@ def change(
         name=body.name,
         view=body.view,
         keep_images=body.keep_images,
+        retention=None if body.retention is None else body.retention.given(),
     )
     return ProjectOut.of(changed)
 
