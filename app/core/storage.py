@@ -215,9 +215,14 @@ class LocalStorage:
         """
         _flush_folder(path.parent)
         for folder in (path.parent, path.parent.parent, self.root):
-            if folder not in self._settled:
+            if folder in self._settled:
+                continue
+            try:
                 _flush_folder(folder.parent)
-                self._settled.add(folder)
+            except PermissionError:
+                if folder != self.root:  # what the blobs' folder lies in may be another's
+                    raise
+            self._settled.add(folder)
 
 
 def _copy(data: bytes | BinaryIO, file: BinaryIO) -> str:

@@ -159,8 +159,7 @@ def _set_up(stack: ExitStack, home: Path, *, worker: bool) -> Stand:
         f"sqlite:///{disks['database'] / 'shotline.db'}",
         stack.enter_context(_redis(disks["redis"])),
         blobs=disks["blobs"] / "blobs",
-        **_QUEUE,
-        **_NO_RESERVE,
+        variables=_QUEUE | _NO_RESERVE,
     )
     line = box.add_line("line 3", keep_images="all")
     gateway = Gateway(box, home / "gateway.log")

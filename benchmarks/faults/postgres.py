@@ -132,14 +132,15 @@ def stormed(
     with ExitStack() as stack:
         servers = Servers(stack)
         variables = {_QUEUE_OF_RECORDS: str(record_queue), "TUNING_REAP_SECONDS": "1"}
-        box = make_box(home, servers.postgres.url, servers.redis_url, **variables)
+        box = make_box(home, servers.postgres.url, servers.redis_url, variables=variables)
         line = box.add_line("line 3")
         gateway = stack.enter_context(running(box, home))
         stack.enter_context(services.worker(box.environment, home / "worker.log"))
         with box.client(gateway.address) as client:
             uploads = make_project(client, "uploads")
             clients = Clients(box, gateway.address, line, uploads, rate=rate)
-            tunings, found = [], []
+            tunings: list[str] = []
+            found: list[dict[str, Any]] = []
             with clients.busy() as seen:
                 for fault in chosen:
                     if not (quick and tunings):  # each takes some seconds to load PyTorch alone

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
@@ -175,8 +176,8 @@ class Actors:
         begun = time.monotonic()
         project = make_project(client, f"generation {number}")
         for version in (1, 2):
-            tuning = start_tuning(client, project, steps=4)
-            wait_until(lambda tuning=tuning: ended(client, [tuning]))
+            tunings = [start_tuning(client, project, steps=4)]
+            wait_until(partial(ended, client, tunings))
             body = {"version": version}
             self._load.note("promote", client.put(f"{project}/aliases/{PRODUCTION}", json=body))
         before, self._load.line = self._load.line, project
@@ -207,7 +208,7 @@ def run(home: Path, *, quick: bool, report: Report) -> dict[str, Any]:
     every = _QUICK_EVERY if quick else _EVERY
     with ExitStack() as stack:
         queue = Servers(stack, postgres=False).redis_url
-        box = make_box(home, None, queue, **_BOUNDS)
+        box = make_box(home, None, queue, variables=_BOUNDS)
         gateway, load = Gateway(box, home / "gateway.log"), Load()
         stack.callback(gateway.stop)
         gateway.start()

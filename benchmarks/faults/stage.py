@@ -114,7 +114,7 @@ def make_box(
     queue_url: str | None = None,
     *,
     blobs: Path | None = None,
-    **variables: str,
+    variables: Mapping[str, str] | None = None,
 ) -> Box:
     """Make a data folder in `home`, its database migrated.
 
@@ -140,7 +140,7 @@ def make_box(
         "OMP_NUM_THREADS": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
-    environment |= {f"SHOTLINE_{name}": value for name, value in variables.items()}
+    environment |= {f"SHOTLINE_{name}": value for name, value in (variables or {}).items()}
     database = Database.of(settings)
     migrations.upgrade(database)
     with database.unit_of_work() as session:

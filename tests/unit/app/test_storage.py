@@ -103,6 +103,21 @@ def test_the_name_of_what_another_put_is_flushed_too(
     assert flushed[4:] == [folder]  # the others are known to be there
 
 
+def test_a_folder_in_one_that_may_not_be_read(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: object, *args: object, **kwargs: object) -> int:
+        if path == storage.root.parent:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert storage.put(b"hello") == HELLO
+    assert storage.read(HELLO) == b"hello"
+
+
 @pytest.mark.parametrize("left", [b"hellp", b"hel", b""])
 def test_whoever_has_the_bytes_heals_what_is_damaged(storage: LocalStorage, left: bytes) -> None:
     storage.put(b"hello")
