@@ -29,7 +29,7 @@ from tests.integration import tiny
 from tests.integration.files import zip_of
 
 # Of one run; several make a hundred.
-_KILLS, _QUICK_KILLS = 25, 5
+_KILLS, _QUICK_KILLS = 25, 3
 # Between the clients' start and the kill: some tens of requests.
 _LONGEST = 1.0
 _MANY = 500
@@ -222,7 +222,7 @@ def killed(home: Path, database_url: str | None, *, quick: bool, report: Report)
         "answers": dict(sorted(log.replies.items())),
         "found": vars(tally) | {"oldest_lost_seconds": round(tally.oldest_lost_seconds, 2)},
         "wrong": [*wrong, *log.wrong][:20],
-        "checks": _checks(log, tally, listed, wrong),
+        "checks": _checks(log, tally, listed, wrong) | ({} if quick else _midst(log)),
     }
 
 
@@ -306,8 +306,12 @@ def _checks(log: Log, tally: Tally, listed: set[str], wrong: list[str]) -> dict[
         "every history replays to what is in production": tally.histories_broken == 0,
         "no blob is missing or damaged, no row refers to nothing": not wrong,
         "nothing was answered by an error, no key was answered twice": not log.wrong,
-        "kills came in the midst of uploads and of moves": any(
-            not one.answered for one in log.uploads
-        )
-        and not all(log.moves.values()),
+    }
+
+
+def _midst(log: Log) -> dict[str, bool]:
+    """Say whether kills came at the moments that matter; a few of them may miss one."""
+    uploads = not all(one.answered for one in log.uploads)
+    return {
+        "kills came in the midst of uploads and of moves": uploads and not all(log.moves.values())
     }

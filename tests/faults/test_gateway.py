@@ -10,4 +10,4 @@ from tests.faults.scenarios import run_small
 @pytest.mark.parametrize("scenario", [gateway, gateway_postgres], ids=["sqlite", "postgresql"])
 def test_what_was_answered_is_there(scenario: Scenario) -> None:
     found = run_small(scenario)
-    assert found["kills"] == 5
+    assert found["kills"] == 3
