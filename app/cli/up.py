@@ -82,7 +82,8 @@ def _run(children: Children, home: Path, address: Address) -> None:
     _prepare(home)
     program = [sys.executable, "-m", "app.cli.main"]
     drain = TuningSettings().drain_seconds
-    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE)
+    # The line goes on without a worker; one that was killed or lost its device comes back.
+    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE, again=True)
     children.start("gateway", [*program, "serve"], environment, grace=_GRACE)
     with err.status("Starting …"):
         ready = f"{address}/readyz"

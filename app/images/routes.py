@@ -100,6 +100,7 @@ def _take(gateway: Gateway, principal: Principal, project: UUID, found: Upload) 
         checked = check.check_files(
             reader, storage, settings.limits, project, files, names.__getitem__
         )
+    upload.require_stored(gateway.storage, checked)
     with database.unit_of_work() as session:
         return UploadOut.of(upload.record(session, principal, plan, checked))
 
