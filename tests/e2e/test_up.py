@@ -14,6 +14,7 @@ from app.cli.up import Address, free_address
 from models.errors import BadInput
 from tests.e2e.service import SHOTLINE, Service, service_up
 from tests.e2e.test_command_line import COLOURS, write_classes, write_image
+from tests.integration import services
 from tests.integration.services import wait_for
 
 FAST = ["--set", "steps=10", "--set", "warmup_steps=1", "--set", "folds=2"]
@@ -92,6 +93,21 @@ def test_a_restart_keeps_the_data_and_makes_no_second_key(tmp_path: Path) -> Non
     with service_up(tmp_path / "home") as second, Api(second.address, first.key) as api:
         assert api.project("bearing cap")["id"] == made
     assert second.key == ""
+
+
+def test_a_worker_that_was_killed_comes_back(up: Service) -> None:
+    def worker() -> set[int]:
+        below = services.descendants(up.process.pid)
+        return {
+            pid
+            for pid, command in below.items()
+            if "worker.celery_app" in command and services.parent_of(pid) == up.process.pid
+        }
+
+    (killed,) = worker()
+    services.kill(killed)
+    wait_for(lambda: worker() - {killed}, "another worker")
+    assert up.get("/readyz")["status"] == "ready"
 
 
 def test_where_the_gateway_can_listen() -> None:
