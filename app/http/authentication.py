@@ -8,7 +8,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from app.core.access import Principal
 from app.core.errors import Unauthenticated
 from app.core.tables import KeyRole
-from app.http.gateway import GatewayDep
+from app.http.gateway import GatewayDep, get_gateway
 from app.keys.service import parse_uuid
 
 _bearer = HTTPBearer(
@@ -40,6 +40,15 @@ async def get_principal(
     if project is not None:
         principal.require_project(project, "project", project)
     return principal
+
+
+async def authenticate(request: Request) -> None:
+    """Refuse a request without a valid key before its body is read.
+
+    Raises:
+        Unauthenticated, NotFound: see `get_principal`.
+    """
+    await get_principal(request, await get_gateway(request), await _bearer(request))
 
 
 PrincipalDep = Annotated[Principal, Depends(get_principal)]

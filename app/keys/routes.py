@@ -10,11 +10,12 @@ from app.http.authentication import Admin, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.keys import service
 from app.keys.schemas import KeyIn, KeyOut, NewKeyOut, PrincipalOut
 from models.errors import BadInput
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=Route)
 
 
 @router.post(
