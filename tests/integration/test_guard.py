@@ -192,7 +192,6 @@ def test_connections_at_work_are_not_ended_for_others(
 
 def test_an_answer_that_is_not_taken_is_given_up(address: tuple[str, int]) -> None:
     with Line(address) as line, capture_logs() as logs:
-        line.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         line.send(b"GET /large HTTP/1.1\r\nHost: gateway\r\n\r\n")
         wait_for(
             lambda: any(entry["event"] == "connection_ended" for entry in logs),
