@@ -18,6 +18,7 @@ from celery.signals import (
     worker_shutting_down,
 )
 
+from app.audit.head_log import HeadLog
 from app.core.background import Repeater
 from app.core.database import Database
 from app.core.logging import configure_logging
@@ -58,7 +59,7 @@ app.conf.update(
     broker_transport_options={"visibility_timeout": _limit + _GRACE},
 )
 
-_background: list[Repeater] = []
+_background: list[Repeater | HeadLog] = []
 _resources: list[Database | CeleryQueue] = []
 
 
@@ -71,11 +72,11 @@ def _configure_logging(**_: Any) -> None:
     configure_logging(settings.log)
 
 
-def _start_reaper(**_: Any) -> None:
+def _start_background(**_: Any) -> None:
     database, queue = Database.of(settings), CeleryQueue(settings.queue)
-    reaper = make_reaper(database, queue, settings.tuning)
-    reaper.start()
-    _background.append(reaper)
+    for component in (make_reaper(database, queue, settings.tuning), HeadLog(database)):
+        component.start()
+        _background.append(component)
     _resources.extend((database, queue))
 
 
@@ -83,9 +84,9 @@ def _tell_supervisor(**_: Any) -> None:
     Path(os.environ[STOP_FILE]).touch()
 
 
-def _stop_reaper(**_: Any) -> None:
-    for repeater in _background:
-        repeater.stop()
+def _stop_background(**_: Any) -> None:
+    for component in _background:
+        component.stop()
     for resource in _resources:
         resource.close()
     shutil.rmtree(Path(os.environ[STOP_FILE]).parent, ignore_errors=True)
@@ -93,6 +94,6 @@ def _stop_reaper(**_: Any) -> None:
 
 worker_init.connect(_name_stop_file)
 setup_logging.connect(_configure_logging)
-worker_ready.connect(_start_reaper)
+worker_ready.connect(_start_background)
 worker_shutting_down.connect(_tell_supervisor)
-worker_shutdown.connect(_stop_reaper)
+worker_shutdown.connect(_stop_background)

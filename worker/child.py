@@ -10,6 +10,7 @@ from uuid import UUID
 
 import structlog
 
+from app.core.audit import acting
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.jobs import Failure, JobStates, Lease, failure_of
@@ -109,7 +110,7 @@ def main(arguments: list[str], noun: str, make_run: MakeRun) -> int:
     run = make_run(lease, settings, database, LocalStorage(settings.blob_folder))
     signal.signal(signal.SIGTERM, lambda *_: run.stop())
     names = {f"{noun}_id": str(lease.job_id), "attempt": lease.attempt}
-    with structlog.contextvars.bound_contextvars(**names):
+    with acting("the worker"), structlog.contextvars.bound_contextvars(**names):
         try:
             return run.run()
         finally:

@@ -18,6 +18,7 @@ from uuid import UUID
 
 import structlog
 
+from app.core.audit import acting
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.ids import new_id
@@ -77,7 +78,8 @@ class Supervisor:
 
     def run(self, job_id: UUID) -> None:
         """Do the job to its end, or give it back; do nothing where it is not queued."""
-        with structlog.contextvars.bound_contextvars(**{f"{self._noun}_id": str(job_id)}):
+        bound = structlog.contextvars.bound_contextvars(**{f"{self._noun}_id": str(job_id)})
+        with acting("the worker"), bound:
             with self._database.unit_of_work() as session:
                 lease = self._jobs.claim(
                     session,

@@ -4,6 +4,7 @@ import os
 
 import typer
 
+from app.cli.audit import audit
 from app.cli.bench import bench
 from app.cli.console import ShotlineGroup
 from app.cli.inspect import inspect
@@ -32,6 +33,7 @@ app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.command(rich_help_panel=_SERVICE)(quantize)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
+app.add_typer(audit, name="audit", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)
 app.command(rich_help_panel=_PROCESSES)(migrate)

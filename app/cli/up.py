@@ -105,6 +105,7 @@ def _run(children: Children, home: Path, address: Address) -> None:
 def _prepare(home: Path) -> None:
     """Bring the database to this version, and print the first key where none was ever made."""
     from app import migrations
+    from app.core.audit import acting
     from app.core.database import Database
     from app.core.settings import ServerSettings, Settings
     from app.keys.service import create_first_key
@@ -112,7 +113,7 @@ def _prepare(home: Path) -> None:
     database = Database.of(Settings(server=ServerSettings(home=home)))
     try:
         migrations.upgrade(database)
-        with database.unit_of_work() as session:
+        with acting("shotline up"), database.unit_of_work() as session:
             # Printed before it counts: a first key that nobody saw would be the last one, too.
             if key := create_first_key(session):
                 out.print(

@@ -26,7 +26,11 @@ from models.errors import ShotlineError, StorageFull
 
 log = structlog.get_logger(__name__)
 
+# Where a session carries the file of the key that seals the record of changes.
+AUDIT_KEY_FILE = "audit_key_file"
+
 _OUTBOX = "after_commit"
+_LAST = "before_commit"
 _READ_ONLY = "shotline_read_only"
 _SQLITE_BUSY = {
     sqlite3.SQLITE_BUSY,
@@ -53,6 +57,7 @@ class Database:
         connect_timeout: seconds to wait for PostgreSQL.
         statement_timeout: seconds that one PostgreSQL statement may take.
         pool_size: connections kept open.
+        audit_key_file: the key of the record of changes; without one nothing can be recorded.
     """
 
     def __init__(
@@ -63,8 +68,10 @@ class Database:
         connect_timeout: int = 3,
         statement_timeout: float = 30.0,
         pool_size: int = 10,
+        audit_key_file: Path | None = None,
     ) -> None:
         self.url = make_url(url)
+        self.audit_key_file = audit_key_file
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = _sqlite_engine(url, busy_timeout, pool_size)
@@ -85,7 +92,8 @@ class Database:
         reading = self.engine.execution_options(**{_READ_ONLY: True})
         if not self.is_sqlite:
             reading = reading.execution_options(postgresql_readonly=True)
-        self._write = sessionmaker(self.engine, expire_on_commit=False)
+        info = {AUDIT_KEY_FILE: audit_key_file}
+        self._write = sessionmaker(self.engine, expire_on_commit=False, info=info)
         self._read = sessionmaker(reading, expire_on_commit=False)
 
     @classmethod
@@ -98,21 +106,24 @@ class Database:
             connect_timeout=database.connect_timeout,
             statement_timeout=database.statement_timeout,
             pool_size=database.pool_size,
+            audit_key_file=settings.audit_key_file,
         )
 
     @contextlib.contextmanager
     def unit_of_work(self) -> Iterator[Session]:
-        """Yield a session; commit at the end, then send the outbox. Roll back on any error.
+        """Yield a session; at the end do what comes last, commit, then send the outbox.
 
-        The transaction starts with the first statement, on SQLite with BEGIN IMMEDIATE.
+        Any error rolls back. The transaction starts with the first statement, on SQLite with BEGIN
+        IMMEDIATE.
 
         Raises:
             Unavailable: the database cannot be reached, or stays locked.
         """
         with database_errors(), self._write() as session:
             yield session
+            run_last(session)
             session.commit()
-        _send_outbox(session)
+        send_outbox(session)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
@@ -129,6 +140,14 @@ class Database:
         self.engine.dispose()
 
 
+def before_commit(session: Session, action: Callable[[], None]) -> None:
+    """Run `action` last in the session's transaction, when it holds every lock that it needs.
+
+    What `action` raises rolls the transaction back.
+    """
+    session.info.setdefault(_LAST, []).append(action)
+
+
 def after_commit(session: Session, action: Callable[[], None]) -> None:
     """Run `action` once the session's transaction is committed, never if it is rolled back.
 
@@ -138,7 +157,14 @@ def after_commit(session: Session, action: Callable[[], None]) -> None:
     session.info.setdefault(_OUTBOX, []).append(action)
 
 
-def _send_outbox(session: Session) -> None:
+def run_last(session: Session) -> None:
+    """Run what was to come last in the transaction; `Database.unit_of_work` does."""
+    for action in session.info.pop(_LAST, []):
+        action()
+
+
+def send_outbox(session: Session) -> None:
+    """Run what was to follow the commit; `Database.unit_of_work` does."""
     for action in session.info.pop(_OUTBOX, []):
         try:
             action()

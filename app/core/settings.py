@@ -115,6 +115,11 @@ class ServerSettings(Concern):
     home: Path = Field(Path("shotline-data"), description="Folder of everything that is kept.")
     host: str = Field("127.0.0.1", description="Address that the gateway binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the gateway; 0 picks a free one.")
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies, with commas between, whose X-Forwarded-For"
+        " is believed; by default nobody's is.",
+    )
 
 
 class TlsSettings(Concern):
@@ -242,6 +247,26 @@ class AuthSettings(Concern):
 
     auth: Literal["on", "off"] = Field(
         "on", description="`off` gives every caller the role admin; only on a loopback address."
+    )
+    auth_failures: PositiveInt = Field(
+        10,
+        description="Wrong keys that one address, and one key's beginning, may send at once; after"
+        " them answers are 429. A good key is let in all the same.",
+    )
+    auth_failure_seconds: PositiveFloat = Field(
+        6.0, description="Seconds after which one more wrong key may be sent."
+    )
+
+
+class AuditSettings(Concern):
+    """The record of changes."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_AUDIT_")
+
+    key_file: Path | None = Field(
+        None,
+        description="File of the key that seals the record, one for gateway, worker and command"
+        " line, made at the first start; default `HOME/audit.key`.",
     )
 
 
@@ -382,6 +407,7 @@ class Settings(BaseModel):
     queue: QueueSettings = Field(default_factory=QueueSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     backbone: BackboneSettings = Field(default_factory=BackboneSettings)
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
     tuning: TuningSettings = Field(default_factory=TuningSettings)
@@ -399,6 +425,11 @@ class Settings(BaseModel):
         if self.database.url is not None:
             return self.database.url.get_secret_value()
         return f"sqlite:///{self.home / 'shotline.db'}"
+
+    @property
+    def audit_key_file(self) -> Path:
+        """The file of the key that seals the record of changes, absolute."""
+        return (self.audit.key_file or self.home / "audit.key").expanduser().absolute()
 
     @property
     def blob_folder(self) -> Path:

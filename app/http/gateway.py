@@ -13,6 +13,7 @@ from app.core.database import Database
 from app.core.queue import TaskQueue
 from app.core.settings import Settings
 from app.core.storage import Storage
+from app.http.failures import FailedLogins
 from app.http.metrics import Metrics
 from app.keys.cache import KeyCache
 
@@ -61,6 +62,7 @@ class Gateway:
         upload_limiter: how many uploads are decoded at once.
         decode_limiter: how many thumbnails are.
         sessions: how many requests are with the database at once.
+        failed_logins: limits wrong keys.
     """
 
     settings: Settings
@@ -74,12 +76,14 @@ class Gateway:
     upload_limiter: CapacityLimiter = field(init=False)
     decode_limiter: CapacityLimiter = field(init=False)
     sessions: Semaphore = field(init=False)
+    failed_logins: FailedLogins = field(init=False)
 
     def __post_init__(self) -> None:
         workers = self.settings.limits.upload_workers
         self.upload_limiter = CapacityLimiter(workers)
         self.decode_limiter = CapacityLimiter(workers)
         self.sessions = Semaphore(_SESSIONS)
+        self.failed_logins = FailedLogins(self.settings.auth, self.metrics)
 
     async def read(self, look: Callable[[Session], Result]) -> Result:
         """Return what `look` finds with a session of its own that only reads."""

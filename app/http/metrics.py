@@ -35,9 +35,20 @@ class Metrics:
             "shotline_disk_free_bytes", "Bytes free where blobs are kept.", registry=self.registry
         )
 
+        self._failures = Counter(
+            "shotline_auth_failures",
+            "Requests without a good API key, by what was wrong.",
+            ("reason",),
+            registry=self.registry,
+        )
+
     def watch_disk(self, folder: Path) -> None:
         """Report the space left on the volume of `folder`, read when asked."""
         self._disk.set_function(lambda: shutil.disk_usage(folder).free)
+
+    def auth_failed(self, reason: str) -> None:
+        """Count a request that no API key let in: `missing`, `wrong` or `limited`."""
+        self._failures.labels(reason).inc()
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is the pattern, so that ids do not become labels."""

@@ -28,6 +28,7 @@ def server_config(app: Any, settings: Settings, **changed: Any) -> uvicorn.Confi
     Raises:
         BadInput: certificate and key cannot be read, or do not belong together.
     """
+    proxies = settings.server.trusted_proxies
     options: dict[str, Any] = {
         "host": settings.server.host,
         "port": settings.server.port,
@@ -36,6 +37,9 @@ def server_config(app: Any, settings: Settings, **changed: Any) -> uvicorn.Confi
         "log_config": None,
         "access_log": False,
         "server_header": False,
+        # Off by default: uvicorn itself would believe whatever comes from this machine.
+        "proxy_headers": proxies is not None,
+        "forwarded_allow_ips": proxies or "",
         "timeout_graceful_shutdown": _GRACE_SECONDS,
     }
     if settings.tls.is_on:

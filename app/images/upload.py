@@ -7,6 +7,7 @@
    in between, are swept.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -14,6 +15,7 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.errors import BadReference, BadUpload, Conflict, FileVerdict
 from app.core.tables import Image, Project
@@ -163,6 +165,9 @@ def record(
         raise Conflict(
             "The project was changed while the upload ran.", fix="Send the upload again."
         ) from error
+    verdicts = Counter(entry.verdict for entry in checked)
+    after = {"verdicts": verdicts, "classes_created": created, "sha256": list(rows)}
+    audit.record(session, "image.upload", project.id, project=project.id, after=after)
     results = [_result(plan, entry, rows) for entry in checked]
     return Outcome(results, created)
 

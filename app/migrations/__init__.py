@@ -13,7 +13,7 @@ from app.core.database import Database, database_errors
 def _config(database: Database) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
-    config.attributes["engine"] = database.engine
+    config.attributes["database"] = database
     return config
 
 
