@@ -53,7 +53,7 @@ def current(principal: Viewer) -> PrincipalOut:
 
 
 @router.delete(
-    "/{key}",
+    "/{key:uuid}",  # so that an address beside it, such as /current, is never taken for an id
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Revoke an API key",
     responses=responses(Forbidden, NotFound),

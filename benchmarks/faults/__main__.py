@@ -45,6 +45,8 @@ class Scenario(Protocol):
 SCENARIOS = {
     "workers": "benchmarks.faults.workers",
     "redis": "benchmarks.faults.redis",
+    "schemathesis": "benchmarks.faults.schemathesis_run",
+    "hostile": "benchmarks.faults.hostile",
 }
 
 _ROOT = Path(__file__).parents[2]
