@@ -13,8 +13,9 @@ from app.http.authentication import Admin
 from app.http.gateway import ReaderDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=Route)
 
 
 @router.get("", summary="List what was changed", responses=responses(Forbidden, NotFound))

@@ -23,11 +23,12 @@ from app.http.authentication import Operator, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.http.spool import SpooledBody, spool
 from app.images.form import read_sent
 from models.errors import BadInput, StorageFull
 
-router = APIRouter(prefix="/v1", tags=["batches"])
+router = APIRouter(prefix="/v1", tags=["batches"], route_class=Route)
 
 _MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",

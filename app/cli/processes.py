@@ -1,5 +1,6 @@
 """`shotline serve`, `shotline worker`, `shotline migrate`: one process each, for a supervisor."""
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -13,23 +14,17 @@ def serve() -> None:
 
     from app.core.logging import configure_logging
     from app.core.settings import Settings
+    from app.http.server import allow_connections, server_config
     from app.main import create_app
 
     settings = Settings()
     configure_logging(settings.log)
-    proxies = settings.server.trusted_proxies
-    uvicorn.run(
-        create_app(settings),
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        # Off by default: uvicorn itself would believe whatever comes from this machine.
-        proxy_headers=proxies is not None,
-        forwarded_allow_ips=proxies or "",
-        timeout_graceful_shutdown=5,  # whoever follows a tuning's events would hold it up for ever
-    )
+    allow_connections(settings.limits)
+    server = uvicorn.Server(server_config(create_app(settings), settings))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(3)  # as `uvicorn.run` does
 
 
 def worker() -> None:

@@ -9,7 +9,7 @@ from app.core.access import Principal
 from app.core.audit import Actor, act_as
 from app.core.errors import Unauthenticated
 from app.core.tables import KeyRole
-from app.http.gateway import Gateway, GatewayDep
+from app.http.gateway import Gateway, GatewayDep, get_gateway
 from app.http.problems import request_id
 from app.keys.service import parse_uuid
 
@@ -57,6 +57,15 @@ def _holder(
     except Unauthenticated as error:
         address = None if request.client is None else request.client.host
         raise gateway.failed_logins.answer(error, key, address) from None
+
+
+async def authenticate(request: Request) -> None:
+    """Refuse a request without a valid key before its body is read.
+
+    Raises:
+        Unauthenticated, TooManyFailures, NotFound: see `get_principal`.
+    """
+    await get_principal(request, await get_gateway(request), await _bearer(request))
 
 
 PrincipalDep = Annotated[Principal, Depends(get_principal)]

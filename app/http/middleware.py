@@ -64,7 +64,7 @@ class RequestContext:
                 self._note(scope, answer.status or 500, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "(none)")
+        route = getattr(scope.get("route"), "path_format", "(none)")
         self.metrics.request_done(scope["method"], route, status, seconds)
         path = scope["path"]
         quiet = path in _QUIET or scope.get("quiet") or (path.endswith(_TOLD) and status < 400)

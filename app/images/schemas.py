@@ -135,6 +135,7 @@ UPLOAD_BODY: dict[str, Any] = {
                         "files": {
                             "type": "array",
                             "items": _BINARY,
+                            "minItems": 1,
                             "description": "Photographs of one class.",
                         },
                         "label": {"type": "string", "description": "The class of `files`."},
@@ -159,6 +160,8 @@ UPLOAD_BODY: dict[str, Any] = {
                             "description": "Classes to be made with the role `ok`.",
                         },
                     },
+                    "additionalProperties": False,
+                    "oneOf": [{"required": ["files", "label"]}, {"required": ["archive"]}],
                 },
                 "examples": {
                     "files": {

@@ -11,6 +11,7 @@ from app.http.authentication import Admin, Engineer, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.projects import class_list, service
 from app.projects.schemas import (
     ClassChange,
@@ -22,7 +23,7 @@ from app.projects.schemas import (
 )
 from models.errors import BadInput, BadName, BadView
 
-router = APIRouter(prefix="/v1/projects")
+router = APIRouter(prefix="/v1/projects", route_class=Route)
 
 ClassPath = Annotated[UUID, Path(alias="class")]
 

@@ -52,6 +52,8 @@ SCENARIOS = {
     "disk": "benchmarks.faults.disk",
     "soak": "benchmarks.faults.soak",
     "redis_away": "benchmarks.faults.redis_away",
+    "schemathesis": "benchmarks.faults.schemathesis_run",
+    "hostile": "benchmarks.faults.hostile",
 }
 
 _ROOT = Path(__file__).parents[2]
