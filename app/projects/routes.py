@@ -5,9 +5,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response, status
 
+from app.core.database import after_commit
 from app.core.errors import Conflict, Duplicate, Forbidden, Frozen, NotFound
 from app.http.authentication import Admin, Engineer, Viewer
-from app.http.gateway import ReaderDep, SessionDep
+from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
 from app.projects import class_list, service
@@ -100,9 +101,10 @@ def change(
     summary="Delete a project",
     responses=responses(Conflict, Forbidden, NotFound),
 )
-def delete(project: UUID, principal: Admin, session: SessionDep) -> None:
+def delete(project: UUID, principal: Admin, session: SessionDep, gateway: GatewayDep) -> None:
     """Delete a project with its images, tunings, versions, predictions and keys."""
     service.delete_project(session, principal, project)
+    after_commit(session, gateway.keys.refresh)
 
 
 @router.post(
