@@ -78,6 +78,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         """ '{{"name":"Cap"}}', '{digest}')""",
         "audit_head": "UPDATE audit_head SET sequence = 1, mac = '{digest}', key_id = 'abc'",
     },
+    "0005": {
+        "projects": """UPDATE projects SET retention = '{{"predictions_days":365}}'""",
+    },
 }
 
 
