@@ -148,6 +148,34 @@ def test_pushes_a_folder_promotes_and_answers(up: Service, tmp_path: Path) -> No
     assert row["decision"] == "ng"
 
 
+def test_gateway_worker_and_command_line_make_one_record(up: Service, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=4)
+    pushed = shotline(
+        *("push", folder, "--project", "audited", "--promote", "--url", up.address, *FAST),
+        SHOTLINE_KEY=up.key,
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    assert shotline("keys", "create", "recorded", "--data", up.home).returncode == 0
+    exported = shotline("audit", "export", "--data", up.home)
+    entries = [json.loads(line) for line in exported.stdout.splitlines()]
+    made = {(entry["actor"], entry["action"]) for entry in entries}
+    assert made >= {
+        ("Shotline itself", "schema.migrate"),
+        ("shotline up", "key.create"),
+        ("first admin", "project.create"),
+        ("first admin", "image.upload"),
+        ("first admin", "tuning.start"),
+        ("the worker", "version.add"),
+        ("the worker", "tuning.end"),
+        ("first admin", "alias.promote"),
+        ("the command line", "key.create"),
+    }
+    verified = shotline("audit", "verify", "--data", up.home)
+    assert verified.returncode == 0, verified.stdout
+    logged = (up.home / "logs" / "gateway.log").read_text()
+    assert '"event": "audit_head"' in logged
+
+
 def test_push_names_what_it_leaves_out(up: Service, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch", n=3)
     (folder / "good" / "notes.txt").write_text("not a photograph")
