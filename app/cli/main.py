@@ -9,6 +9,7 @@ from app.cli.audit import audit
 from app.cli.backbones import backbones
 from app.cli.backup import backup
 from app.cli.bench import bench
+from app.cli.bundle import bundle
 from app.cli.console import ShotlineGroup, out
 from app.cli.doctor import doctor
 from app.cli.inspect import inspect
@@ -41,9 +42,10 @@ app.command(rich_help_panel=_SERVICE)(quantize)
 app.command(rich_help_panel=_SERVICE)(backup)
 app.command(rich_help_panel=_SERVICE)(restore)
 app.command(rich_help_panel=_SERVICE)(verify)
+app.command(rich_help_panel=_SERVICE)(doctor)
+app.command(rich_help_panel=_SERVICE)(bundle)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
 app.add_typer(audit, name="audit", rich_help_panel=_SERVICE)
-app.command(rich_help_panel=_SERVICE)(doctor)
 app.add_typer(backbones, name="backbones", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)

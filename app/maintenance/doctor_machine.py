@@ -22,6 +22,7 @@ from app.core.ids import time_of
 from app.core.settings import GIB, Settings
 from app.core.tables import PredictionRecord
 from app.maintenance import doctor_child
+from app.maintenance.box_files import box_file
 from app.maintenance.doctor import Box, Finding, Status
 
 _LEAST_MEMORY, _GOOD_MEMORY = 2 * GIB, 7 * GIB
@@ -35,8 +36,6 @@ _OTHER_VARIABLES = {
     "SHOTLINE_IMAGE", "SHOTLINE_PUBLISH", "SHOTLINE_GPU_DEVICE", "SHOTLINE_GPU_BATCH",
     "SHOTLINE_SECRETS_FOLDER", "SHOTLINE_BACKBONES_FOLDER", "SHOTLINE_WORKER_STOP_GRACE",
 }  # fmt: skip
-# What the extras of pyproject.toml are called there; of a checkout of ours all may be there.
-_CONSTRAINTS = Path(__file__).parents[2] / "constraints.txt"
 
 
 class Mount(NamedTuple):
@@ -119,11 +118,9 @@ def _against(needed: Requirement) -> list[str]:
 
 
 def _other_than_tested() -> list[str]:
-    """Return what differs from constraints.txt, where that is at hand."""
-    if not _CONSTRAINTS.is_file():
-        return []
+    """Return what differs from constraints.txt."""
     found = []
-    for line in _CONSTRAINTS.read_text(encoding="utf-8").splitlines():
+    for line in box_file("constraints.txt").read_text(encoding="utf-8").splitlines():
         name, equals, tested = line.partition("==")
         if not equals:
             continue
