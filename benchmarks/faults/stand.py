@@ -17,18 +17,33 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import httpx2
 import numpy as np
 import PIL.Image
 import redis
+from fastapi import FastAPI
+from sqlalchemy import select
+from starlette.testclient import TestClient
 
 from app import migrations
 from app.cli.redis_server import redis_command
 from app.core.database import Database
-from app.core.settings import ServerSettings, Settings
+from app.core.logging import configure_logging
+from app.core.settings import LogSettings, ServerSettings, Settings
+from app.core.storage import LocalStorage
+from app.core.tables import Tuning as TuningRow
 from app.keys.service import create_key
+from app.main import create_app
+from app.snapshots.service import read_snapshot
 from benchmarks.serving.gateway import environment_of, gateway
+from benchmarks.serving.stand import settings_of
+from models.backbone_source import load_backbone
+from models.features import MemoryFeatureStore
+from models.imaging import View
+from models.recipe import Recipe
+from models.tuning import Tuning
 
 HASTY: Final = {
     "SHOTLINE_TUNING_LEASE_SECONDS": "3",
@@ -275,6 +290,7 @@ class Stand:
         project: its id.
         workers: not looked after yet.
         database: the gateway's, to look into.
+        blobs: the folder of what the gateway and the workers store.
         logs: the folder of all logs.
     """
 
@@ -282,6 +298,7 @@ class Stand:
     project: str
     workers: list[Worker]
     database: Database
+    blobs: Path
     logs: Path
     recipe: dict[str, Any] = field(default_factory=dict)
 
@@ -311,6 +328,14 @@ class Stand:
         """Return a tuning."""
         return self.shown(f"/v1/tunings/{tuning}")
 
+    def standings(self, tunings: Sequence[str]) -> list[tuple[bool, str | None]]:
+        """Return, of each tuning, whether it has ended and its last checkpoint."""
+        wanted = [UUID(tuning) for tuning in tunings]
+        with self.database.reading() as session:
+            rows = session.scalars(select(TuningRow).where(TuningRow.id.in_(wanted)))
+            found = {row.id: (row.state in _ENDS, row.checkpoint) for row in rows}
+        return [found[tuning] for tuning in wanted]
+
     def batch(self, batch: str) -> dict[str, Any]:
         """Return a batch."""
         return self.shown(f"/v1/batches/{batch}")
@@ -327,11 +352,26 @@ class Stand:
         return {version["tuning"]: version["digest"] for version in self.versions()}
 
     def undisturbed(self, seeds: Iterable[int]) -> dict[int, str]:
-        """Tune with each seed, undisturbed; return the digests."""
-        self.look_after()
-        asked = {seed: self.tune(seed) for seed in seeds}
-        self.wait_for_ends(list(asked.values()))
-        return {seed: self.digests()[tuning] for seed, tuning in asked.items()}
+        """Tune in this process with each seed; return the digests."""
+        with self.database.reading() as session:
+            row = session.scalars(select(TuningRow).limit(1)).one()
+            snapshot = read_snapshot(session, LocalStorage(self.blobs), row.snapshot_id)
+        backbone = load_backbone(row.backbone, device="cpu")
+        store = MemoryFeatureStore()
+        return {
+            seed: Tuning(
+                snapshot.classes,
+                snapshot.images,
+                backbone,
+                Recipe.model_validate(row.recipe),
+                seed=seed,
+                view=View.model_validate(row.view),
+                store=store,
+            )
+            .run()
+            .digest
+            for seed in seeds
+        }
 
     def places(self, batch: str) -> list[int]:
         """Return the places that a batch's result has, in its order."""
@@ -370,25 +410,49 @@ def stand(
     workers: int,
     recipe: Mapping[str, Any],
     environment: Mapping[str, str] | None = None,
+    inside: bool = False,
 ) -> Iterator[Stand]:
-    """Run a gateway; make a project with photographs. Workers are stopped at the end."""
+    """Run a gateway; make a project with photographs. Workers are stopped at the end.
+
+    Args:
+        home: an empty folder.
+        queue: Redis's address.
+        workers: how many; none is started yet.
+        recipe: of all tunings.
+        environment: settings beside `HASTY`.
+        inside: run the gateway in this process, where it costs less.
+    """
     logs = home / "logs"
     logs.mkdir()
     settings = {**environment_of(home / "data", queue), **HASTY, **(environment or {})}
-    database = Database.of(Settings(server=ServerSettings(home=home / "data")))
+    own = Settings(server=ServerSettings(home=home / "data"))
+    database = Database.of(own)
     migrations.upgrade(database)
     with database.unit_of_work() as session:
         key = create_key(session, name="faults", role="admin").plaintext
     with contextlib.ExitStack() as stack:
         stack.callback(database.close)
-        server = stack.enter_context(gateway(settings, logs / "gateway.log"))
         headers = {"Authorization": f"Bearer {key}"}
-        client = httpx2.Client(base_url=server.address, headers=headers, timeout=60.0)
-        stack.enter_context(client)
+        client: httpx2.Client
+        if inside:
+            client = stack.enter_context(TestClient(_app(settings), headers=headers))
+        else:
+            server = stack.enter_context(gateway(settings, logs / "gateway.log"))
+            client = httpx2.Client(base_url=server.address, headers=headers, timeout=60.0)
+            stack.enter_context(client)
         running = [Worker(settings, logs / f"worker{number}.log") for number in range(workers)]
         for worker in running:
             stack.callback(worker.stop)
-        yield Stand(client, _project(client), running, database, logs, dict(recipe))
+        yield Stand(
+            client, _project(client), running, database, own.blob_folder, logs, dict(recipe)
+        )
+
+
+def _app(environment: Mapping[str, str]) -> FastAPI:
+    """Return the gateway, as a process with these variables would run it."""
+    settings = settings_of(environment)
+    configure_logging(LogSettings(level="error"))
+    return create_app(settings)
 
 
 def _project(client: httpx2.Client) -> str:

@@ -3,13 +3,13 @@
 Each kill is a SIGKILL of one of: the child that tunes; the process that supervises it; Celery's
 main process; all of a worker at once, as when its container is killed. Whatever of a worker ends is
 started again, as Docker would. At the end, each tuning has to have succeeded, with one version,
-whose digest is that of a tuning with the same seed that was never disturbed.
+whose digest is that of a tuning with the same seed in a process of its own, undisturbed.
 """
 
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,8 +20,9 @@ from benchmarks.faults.stand import Processes, Redis, Stand, kill, stand, wait_f
 RECIPE: Final = {"steps": 100, "warmup_steps": 5, "folds": 2, "threads": 1}
 _SEEDS = 2
 # Of a run: so many kills, for so many seconds at most.
-_KILLS, _SECONDS = 40, 130.0
-_PAUSE = (0.3, 5.0)  # seconds between two kills
+_KILLS, _SECONDS = 40, 110.0
+_PAUSE = (0.2, 3.0)  # seconds between two kills
+_UNTIL_KEPT = 1 / 3  # of the kills wait until something was kept, so that tunings get on
 _UNFINISHED = 3  # tunings that are queued or running while kills go on
 _TARGETS = ("child", "supervisor", "main process", "whole worker")
 
@@ -50,6 +51,16 @@ class Storm:
         """Kill something of some worker, where there is any of it."""
         worker = self.random.choice(self.made.workers)
         self.strike(worker.processes(), self.random.choices(_TARGETS, (4, 2, 1, 2))[0])
+
+    def wait_for_something_kept(self, tunings: Sequence[str]) -> None:
+        """Wait until one of the tunings has another checkpoint, or has ended."""
+        before = self.made.standings(tunings)
+
+        def kept() -> bool:
+            self.made.look_after()
+            return self.made.standings(tunings) != before
+
+        wait_for(kept, "a checkpoint")
 
     def strike_at_work(self, target: str) -> None:
         """Kill something of a worker that has a job."""
@@ -84,12 +95,15 @@ def run(home: Path, *, quick: bool, report: Callable[[str], None]) -> dict[str, 
         # More attempts than kills: how many losses are the end is another question.
         more = {"SHOTLINE_TUNING_MAX_ATTEMPTS": "1000"}
         recipe = RECIPE | ({"steps": 40} if quick else {})
-        with stand(home, redis.url, workers=2, recipe=recipe, environment=more) as made:
-            undisturbed = made.undisturbed(range(1 if quick else _SEEDS))
-            report(f"undisturbed: {len(undisturbed)} tunings; seed {seed}")
+        with stand(
+            home, redis.url, workers=2, recipe=recipe, environment=more, inside=True
+        ) as made:
+            made.look_after()
+            report(f"workers are started; seed {seed}")
             storm = Storm(made, random.Random(seed))  # noqa: S311 - not for secrets
-            asked = _breeze(storm) if quick else _blow(storm, list(undisturbed), report)
+            asked = _breeze(storm) if quick else _blow(storm, report)
             made.wait_for_ends(list(asked))
+            undisturbed = made.undisturbed(sorted(set(asked.values())))
             return {"seed": seed} | _found(made, storm, undisturbed, asked)
     finally:
         redis.kill()
@@ -103,7 +117,7 @@ def _breeze(storm: Storm) -> dict[str, int]:
     return asked
 
 
-def _blow(storm: Storm, seeds: list[int], report: Callable[[str], None]) -> dict[str, int]:
+def _blow(storm: Storm, report: Callable[[str], None]) -> dict[str, int]:
     """Kill while there is always work; return the tunings that were asked for, with their seeds."""
     made, asked = storm.made, dict[str, int]()
     give_up_at = time.monotonic() + _SECONDS
@@ -113,10 +127,12 @@ def _blow(storm: Storm, seeds: list[int], report: Callable[[str], None]) -> dict
             tuning for tuning in unfinished if made.tuning(tuning)["state"] in ("queued", "running")
         ]
         while len(unfinished) < _UNFINISHED:
-            seed = storm.random.choice(seeds)
+            seed = storm.random.randrange(_SEEDS)
             unfinished.append(made.tune(seed))
             asked[unfinished[-1]] = seed
         before = storm.kills
+        if storm.random.random() < _UNTIL_KEPT:
+            storm.wait_for_something_kept(unfinished)
         time.sleep(storm.random.uniform(*_PAUSE))
         storm.strike_at_random()
         made.look_after()
