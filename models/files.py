@@ -40,7 +40,7 @@ def read_metadata(data: bytes) -> dict[str, str]:
     """Return the metadata of a safetensors file; nothing for a file of another kind."""
     try:
         metadata = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return {}
     if isinstance(metadata, dict) and all(isinstance(value, str) for value in metadata.values()):
         return metadata

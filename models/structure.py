@@ -11,8 +11,8 @@ import PIL.Image
 
 from models.errors import BadImage
 
-# A progressive JPEG has about ten; each costs a pass over all pixels.
-MOST_SCANS = 100
+# A progressive JPEG has about ten, no program writes twenty; each costs a pass over all pixels.
+MOST_SCANS = 32
 # Profiles and thumbnails come in pieces of 64 KiB: so many hold more than a file may have.
 MOST_SEGMENTS = 2_000
 # Programs write pixels in chunks of 8 KiB or more: 64 MiB of them.

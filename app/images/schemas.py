@@ -161,7 +161,10 @@ UPLOAD_BODY: dict[str, Any] = {
                         },
                     },
                     "additionalProperties": False,
-                    "oneOf": [{"required": ["files", "label"]}, {"required": ["archive"]}],
+                    "oneOf": [
+                        {"required": ["files", "label"], "properties": {"archive": False}},
+                        {"required": ["archive"], "properties": {"files": False}},
+                    ],
                 },
                 "examples": {
                     "files": {
