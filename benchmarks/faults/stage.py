@@ -1,6 +1,5 @@
 """What scenarios at the gateway share: a small data folder, real processes, what must be true."""
 
-import hashlib
 import importlib.util
 import os
 import signal
@@ -16,7 +15,6 @@ from typing import Any
 
 import httpx2
 from pydantic import SecretStr
-from sqlalchemy import text
 
 from app import migrations
 from app.core.access import Principal
@@ -31,6 +29,7 @@ from app.core.settings import (
 from app.core.storage import LocalStorage
 from app.core.tables import KeepImages, Project
 from app.keys import service as keys
+from app.maintenance.verify import verify
 from app.registry import service as registry
 from models.artifact import Artifact
 from models.backbone_source import load_backbone
@@ -233,42 +232,7 @@ def wait_until(condition: Callable[[], object], seconds: float = _PATIENCE) -> f
     return time.monotonic() - started
 
 
-_BLOBS = """
-SELECT sha256 FROM images UNION SELECT sha256 FROM snapshot_images
-UNION SELECT checkpoint FROM tunings UNION SELECT artifact_sha256 FROM model_versions
-UNION SELECT report_sha256 FROM model_versions UNION SELECT image_sha256 FROM predictions
-UNION SELECT sha256 FROM batch_images UNION SELECT sha256 FROM batch_parts
-"""
-_STRAY_ALIASES = """
-SELECT count(*) FROM aliases LEFT JOIN model_versions ON model_versions.id = aliases.version_id
-WHERE model_versions.id IS NULL OR model_versions.project_id != aliases.project_id
-"""
-
-
 def faults(box: Box) -> list[str]:
-    """Return what is wrong with blobs, foreign keys and aliases; nothing where all is well."""
-    found = []
-    with box.database.reading() as session:
-        for (sha256,) in session.execute(text(_BLOBS)):
-            path = (
-                box.settings.blob_folder / f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
-                if sha256
-                else None
-            )
-            if path is not None and not path.exists():
-                found.append(f"the blob {sha256} is missing")
-            elif path is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
-                found.append(f"the blob {sha256} is damaged")
-        if box.database.is_sqlite:
-            found += [
-                f"foreign key: {row}" for row in session.execute(text("PRAGMA foreign_key_check"))
-            ]
-            found += [
-                str(row[0])
-                for row in session.execute(text("PRAGMA integrity_check"))
-                if row[0] != "ok"
-            ]
-        stray = session.execute(text(_STRAY_ALIASES)).scalar_one()
-        if stray:
-            found.append(f"{stray} aliases name no version of their project")
-    return found
+    """Return what `shotline verify` finds wrong; nothing where all is well."""
+    found = verify(box.database, box.storage).found
+    return [f"{each.check} {each.where}: {each.problem}" for each in found]
