@@ -131,7 +131,7 @@ def default_images() -> list[str]:
     """Return the images that the compose file names, ours first, as Compose would fill them in."""
     text = box_file("docker-compose.yml").read_text(encoding="utf-8")
     ours = os.environ.get("SHOTLINE_IMAGE")
-    found = {}
+    found: dict[str, None] = {}
     for service in yaml.safe_load(text)["services"].values():
         image = str(service["image"])
         if image.startswith("${"):

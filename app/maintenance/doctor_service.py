@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 import httpx2
 import redis
 from celery import Celery
-from kombu import Connection
 from pydantic import ValidationError
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
@@ -111,7 +110,7 @@ def _postgres(session: Session) -> Iterator[Finding]:
 def check_redis(box: Box) -> Iterator[Finding]:
     """Reachable, keeps what it is told, and has room for more."""
     try:
-        with Connection(box.queue_url, connect_timeout=3, transport_options=_TIMEOUTS) as broker:
+        with _celery(box) as app, app.connection_for_write() as broker:
             client: redis.Redis = broker.default_channel.client
             info: dict[str, Any] = client.info()
     except Exception as error:  # noqa: BLE001 - whatever the client raises
@@ -214,8 +213,7 @@ def check_gateway(box: Box) -> Iterator[Finding]:
 
 def check_worker(box: Box) -> Iterator[Finding]:
     """Some worker answers through Redis."""
-    with Celery("shotline", broker=box.queue_url) as client:
-        client.conf.broker_transport_options = _TIMEOUTS
+    with _celery(box) as client:
         try:
             answers = client.control.ping(timeout=3.0)
         except Exception as error:  # noqa: BLE001 - whatever the broker's client raises
@@ -361,6 +359,12 @@ def check_backup(box: Box) -> Iterator[Finding]:
         yield Finding("backup", "warning", f"The last backup is {days:.0f} days old.", "Take one.")
     else:
         yield Finding("backup", "ok", f"The last backup is {days:.1f} days old.")
+
+
+def _celery(box: Box) -> Celery:
+    app = Celery("shotline", broker=box.queue_url)
+    app.conf.broker_transport_options = _TIMEOUTS
+    return app
 
 
 def _reason(error: Exception) -> str:

@@ -248,7 +248,7 @@ def drop_expired_images(session: Session, project_id: UUID, before: UUID, *, lim
     return Expired(len(names), 0, len(forgotten))
 
 
-def _some_of_the_oldest(session: Session, query: Select[tuple[UUID]], limit: int) -> Sequence[UUID]:
+def _some_of_the_oldest(session: Session, query: Select[UUID], limit: int) -> Sequence[UUID]:
     """Return ids in their order; those that another gateway is at are left to it."""
     query = query.order_by(PredictionRecord.id).limit(limit)
     return session.scalars(query.with_for_update(skip_locked=True)).all()

@@ -131,7 +131,7 @@ def change_project(
     project = lock_project(session, principal, project_id)
     before = _recorded(project)
     if retention is not None:
-        rules = project.retention | retention
+        rules = {**project.retention, **retention}
         project.retention = {name: days for name, days in rules.items() if days != "default"}
     if view is not None:
         project.view = _stored(view)
