@@ -5,6 +5,7 @@ that is started anew, or not at all. So the worker that lost it takes no more jo
 starts it again has it look at the device first.
 """
 
+import contextlib
 import json
 import socket
 from datetime import UTC, datetime
@@ -67,10 +68,10 @@ class DeviceRecord:
         self._write(self._read() | {"lost_at": None})
 
     def _read(self) -> dict[str, Any]:
-        try:
-            return {"lost_at": None, "jobs": {}} | json.loads(self._path.read_bytes())
-        except (OSError, ValueError):  # none yet, or nothing to be had from it
-            return {"lost_at": None, "jobs": {}}
+        content: dict[str, Any] = {"lost_at": None, "jobs": {}}
+        with contextlib.suppress(OSError, ValueError):  # none yet, or nothing to be had from it
+            content |= json.loads(self._path.read_bytes())
+        return content
 
     def _write(self, content: dict[str, Any]) -> None:
         write_atomic(self._path, json.dumps(content).encode())

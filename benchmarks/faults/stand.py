@@ -237,7 +237,8 @@ class Processes:
     @property
     def supervisors(self) -> list[int]:
         """Those that supervise such a child."""
-        return [parent for child in self.children if (parent := parent_of(child)) in self.below]
+        parents = [parent_of(child) for child in self.children]
+        return [pid for pid in parents if pid is not None and pid in self.below]
 
 
 def kill(pid: int) -> bool:
