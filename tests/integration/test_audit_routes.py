@@ -31,7 +31,7 @@ EXEMPT = {
     "POST /v1/models/{model}/predict": "each decision has a record of its own",
 }
 ROUTES = sorted(
-    f"{method} {route.path}"
+    f"{method} {route.path_format}"
     for router in ROUTERS
     for route in router.routes
     if isinstance(route, APIRoute)
