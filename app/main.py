@@ -7,6 +7,9 @@ import anyio
 from fastapi import APIRouter, FastAPI
 
 from app import migrations
+from app.audit import routes as audit
+from app.audit.head_log import HeadLog
+from app.audit.service import check_key
 from app.batches import routes as batches
 from app.core.background import Repeater
 from app.core.database import Database
@@ -49,6 +52,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     registry.router,
     records.router,
     batches.router,
+    audit.router,
 )
 
 
@@ -112,9 +116,11 @@ def make_gateway(
         Repeater("thumbnails", lambda: sweep_thumbnails(thumbnails), sweep_age)
     )
     gateway.components.append(make_reaper(database, queue, settings.tuning))
+    gateway.components.append(HeadLog(database))
     gateway.checks += [
         HealthCheck("keys", gateway.keys.check, required=True),
         HealthCheck("database", lambda: _check_database(database)),
+        HealthCheck("audit", lambda: check_key(database)),
         HealthCheck("storage", storage.check),
         HealthCheck("disk", gateway.disk.check, about=gateway.disk.about),
         HealthCheck("queue", queue.check),

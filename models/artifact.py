@@ -70,8 +70,8 @@ class ArtifactHeader(BaseModel):
         metrics: what is known of the result; not part of the digest.
         created: when, in UTC; not part of the digest.
         shotline: the version that made it; not part of the digest.
-        made_on: the processor, arithmetic and PyTorch that made it, which round in their own way;
-            not part of the digest.
+        made_on: the processor, arithmetic and PyTorch that made it, which round in their own way,
+            as do smaller pieces of work where memory was short; not part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -195,11 +195,20 @@ def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dic
     missing = [tensor for tensor in _TENSORS if tensor not in tensors]
     if missing:
         raise _damaged(name, f"it lacks {', '.join(missing)}")
+    _check_shapes(header, tensors, name)
+    return header, tensors
+
+
+def _check_shapes(header: ArtifactHeader, tensors: Mapping[str, np.ndarray], name: str) -> None:
+    width = tensors["class_embeddings"].shape[-1:]
+    for key in _PER_CLASS:
+        tensor = tensors[key]
+        if tensor.ndim != 2 or tensor.shape[-1:] != width or tensor.dtype.kind != "f":
+            raise _damaged(name, f"{key} is {tensor.dtype} of the shape {tensor.shape}")
     rows = {key: len(tensors[key]) for key in _PER_CLASS} | {"n_train": len(header.n_train)}
     for key, count in rows.items():
         if count != len(header.classes):
             raise _damaged(name, f"{len(header.classes)} classes have {count} rows of {key}")
-    return header, tensors
 
 
 def _digest(header: ArtifactHeader, tensors: Mapping[str, np.ndarray]) -> str:

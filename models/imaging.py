@@ -15,6 +15,7 @@ from PIL.ExifTags import Base as ExifTag
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from models.errors import BadImage, BadView
+from models.structure import check_opened, check_parts
 
 MAX_PIXELS = 50_000_000
 MAX_SIDE = 65_535  # JPEG's own limit; resizing takes 32 bytes per pixel of the longer side
@@ -167,9 +168,11 @@ def _decode(
 ) -> tuple[Photograph, str]:
     if not data:
         raise BadImage("The image has 0 bytes.", fix="Send the file again; it arrived empty.")
+    check_parts(data)
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _check_header(image, max_pixels)
+            check_opened(image, len(data), max_pixels)
             return _load(image, shrink), str(image.format)
     except PIL.UnidentifiedImageError:
         raise BadImage(
@@ -198,12 +201,6 @@ def _check_header(image: PIL.Image.Image, max_pixels: int) -> None:
             f"The image has {image.width} x {image.height} pixels;"
             f" at most {MAX_SIDE} are allowed on a side.",
             fix="Cut it into shorter images.",
-        )
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a telephone's MPO repeats the picture as a preview
-        raise BadImage(
-            f"The {image.format} holds {frames} frames; one is expected.",
-            fix="Send each frame as an image of its own.",
         )
 
 
@@ -250,6 +247,7 @@ def _to_rgb_or_grey(image: PIL.Image.Image) -> PIL.Image.Image:
             fix="Save it with 8 or 16 bits per pixel.",
         )
     if image.mode.startswith("I"):
-        high_byte = np.clip(np.asarray(image).astype(np.int64) // 256, 0, 255)
+        # In the pixels' own type: wider ones would take gigabytes of an image of 50 megapixels.
+        high_byte = np.clip(np.asarray(image) // 256, 0, 255)
         image = PIL.Image.fromarray(high_byte.astype(np.uint8))
     return image if image.mode == "L" else image.convert("RGB")

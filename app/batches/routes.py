@@ -18,15 +18,17 @@ from app.batches.schemas import BATCH_BODY, RESULTS, BatchOut
 from app.batches.service import ResultFormat
 from app.core import errors
 from app.core.access import Principal
+from app.core.storage import keep_young, swept
 from app.http.authentication import Operator, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.http.spool import SpooledBody, spool
 from app.images.form import read_sent
 from models.errors import BadInput, StorageFull
 
-router = APIRouter(prefix="/v1", tags=["batches"])
+router = APIRouter(prefix="/v1", tags=["batches"], route_class=Route)
 
 _MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
@@ -102,6 +104,8 @@ def _take(
         sent = read_sent(body, content_type)
         files = open_sent(sent, stack, settings.limits, settings.scratch_folder)
         images = store_images(files, gateway.disk.guarded(gateway.storage), settings.limits)
+    if keep_young(gateway.storage, {row["sha256"] for row in images if row["sha256"]}):
+        raise swept()
     with gateway.database.unit_of_work() as session:
         return service.start_batch(
             session,

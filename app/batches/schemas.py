@@ -88,11 +88,13 @@ BATCH_BODY: dict[str, Any] = {
                         "files": {
                             "type": "array",
                             "items": _BINARY,
+                            "minItems": 1,
                             "description": "Photographs.",
                         },
                         "archive": _BINARY
                         | {"description": "Instead of `files`: a zip, tar or tar.gz of them."},
                     },
+                    "oneOf": [{"required": ["files"]}, {"required": ["archive"]}],
                 },
                 "examples": {
                     "files": {"summary": "Photographs", "value": {"files": ["0001.png"]}},

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app.batches import repository
 from app.batches.repository import BatchRow
 from app.batches.states import no_progress
+from app.core import audit
 from app.core.access import Principal
 from app.core.database import database_now
 from app.core.errors import Conflict, NotFound
@@ -74,6 +75,8 @@ def start_batch(
         queued_at=database_now(),
     )
     repository.add(session, batch, images)
+    after = audit.columns(batch, "model_version_id", "top_k", "image_count")
+    audit.record(session, "batch.start", batch.id, project=project_id, after=after)
     send_batch(session, queue, batch.id)
     return BatchRow(batch, version)
 
@@ -136,6 +139,8 @@ def delete_batch(session: Session, principal: Principal, batch_id: UUID) -> None
             fix="Cancel the batch or wait for its end, then delete it.",
             field="batch",
         )
+    before = audit.columns(row.batch, "state", "model_version_id", "image_count")
+    audit.record(session, "batch.delete", batch_id, project=row.batch.project_id, before=before)
 
 
 def result_parts(session: Session, row: BatchRow, wanted: ResultFormat) -> Sequence[BatchPart]:

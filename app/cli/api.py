@@ -1,6 +1,7 @@
 """The gateway as the command line sees it."""
 
 import io
+import ssl
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,7 @@ _POLL_SECONDS = 0.3
 _PATIENCE, _PAUSE, _LONGEST_PAUSE = 120.0, 1.0, 10.0
 # Of one request: the bar moves, a broken connection costs little, and the archive fits into memory.
 _BATCH_FILES, _BATCH_BYTES = 64, 64 * 1024**2
+_UNKNOWN_AUTHORITY = "CERTIFICATE_VERIFY_FAILED"
 _AWAY = {502, 503, 504}
 # What a request with a single file is refused with because of that file.
 _OF_THE_FILE = {f"urn:shotline:problem:{it}" for it in ("bad-image", "conflict", "too-large")}
@@ -61,12 +63,14 @@ class Api:
     Args:
         url: such as `http://127.0.0.1:8000`.
         key: the API key, none where authentication is off.
+        ca_file: PEM file of who vouches for the gateway's certificate; by default those whom this
+            machine trusts.
 
     Raises:
-        BadInput: a key that cannot be one.
+        BadInput: a key that cannot be one, or a file that holds no certificates.
     """
 
-    def __init__(self, url: str, key: str | None) -> None:
+    def __init__(self, url: str, key: str | None, ca_file: Path | None = None) -> None:
         if key and not key.isascii():
             raise BadInput(
                 f"The API key {key[:11]!r}… is none: it has letters that no key has.",
@@ -75,7 +79,12 @@ class Api:
             )
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._url = url.rstrip("/")
-        self._client = httpx2.Client(base_url=self._url, headers=headers, timeout=_TIMEOUT)
+        self._client = httpx2.Client(
+            base_url=self._url,
+            headers=headers,
+            timeout=_TIMEOUT,
+            verify=True if ca_file is None else _trusting(ca_file),
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -99,6 +108,14 @@ class Api:
                 field="url",
             ) from error
         except httpx2.TransportError as error:
+            if _UNKNOWN_AUTHORITY in str(error):
+                raise RequestFailed(
+                    f"Nobody whom this machine trusts vouches for the gateway at {self._url}:"
+                    f" {error}.",
+                    fix="Name its authority's PEM file in SHOTLINE_CA_FILE or with --ca-file, and"
+                    " the gateway by the name that its certificate has.",
+                    field="url",
+                ) from error
             raise GatewayAway(
                 f"No gateway answers at {self._url}: {error}.",
                 fix="Start one with `shotline up`, or name another with --url.",
@@ -257,6 +274,17 @@ class Api:
             params={} if top_k is None else {"top_k": top_k},
         ).json()
         return answer
+
+
+def _trusting(ca_file: Path) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise BadInput(
+            f"The file {ca_file} of certificates cannot be used: {error}.",
+            fix="Give a PEM file in SHOTLINE_CA_FILE or with --ca-file.",
+            field="ca_file",
+        ) from error
 
 
 def batches(files: Sequence[Labelled]) -> Iterator[list[Labelled]]:

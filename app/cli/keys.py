@@ -84,11 +84,12 @@ def revoke(
 @contextlib.contextmanager
 def _session(data: Path) -> "Iterator[Session]":
     """Open one transaction on the database of the box."""
+    from app.core.audit import acting
     from app.core.database import Database
 
     database = Database.of(settings_of(data))
     try:
-        with database.unit_of_work() as session:
+        with acting(_box().name), database.unit_of_work() as session:
             yield session
     finally:
         database.close()

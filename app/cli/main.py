@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
+from app.cli.audit import audit
 from app.cli.backbones import backbones
+from app.cli.backup import backup
 from app.cli.bench import bench
 from app.cli.bundle import bundle
 from app.cli.console import ShotlineGroup, out
@@ -16,8 +18,10 @@ from app.cli.predict import predict
 from app.cli.processes import migrate, serve, worker
 from app.cli.push import push
 from app.cli.quantize import quantize
+from app.cli.restore import restore
 from app.cli.tune import tune
 from app.cli.up import up
+from app.cli.verify import verify
 
 _CORE, _SERVICE, _PROCESSES = "On files", "The service", "Single processes, for a supervisor"
 
@@ -35,9 +39,13 @@ app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
 app.command(rich_help_panel=_SERVICE)(quantize)
+app.command(rich_help_panel=_SERVICE)(backup)
+app.command(rich_help_panel=_SERVICE)(restore)
+app.command(rich_help_panel=_SERVICE)(verify)
 app.command(rich_help_panel=_SERVICE)(doctor)
 app.command(rich_help_panel=_SERVICE)(bundle)
 app.add_typer(keys, name="keys", rich_help_panel=_SERVICE)
+app.add_typer(audit, name="audit", rich_help_panel=_SERVICE)
 app.add_typer(backbones, name="backbones", rich_help_panel=_SERVICE)
 app.command(rich_help_panel=_PROCESSES)(serve)
 app.command(rich_help_panel=_PROCESSES)(worker)

@@ -32,6 +32,14 @@ PrecisionOption = Annotated[
 OnlineOption = Annotated[
     bool, typer.Option("--online", help="Allow the backbone's weights to be downloaded.")
 ]
+CaFileOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--ca-file",
+        envvar="SHOTLINE_CA_FILE",
+        help="PEM file of who vouches for the gateway's certificate, where nobody public does.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -10,6 +10,7 @@ import typer
 from app.cli.console import err, fail, out, progress_bar
 from app.cli.options import (
     BackboneOption,
+    CaFileOption,
     DeviceOption,
     JsonOption,
     OnlineOption,
@@ -47,6 +48,7 @@ def predict(
     key: Annotated[
         str | None, typer.Option(envvar="SHOTLINE_KEY", help="An API key of an operator.")
     ] = None,
+    ca_file: CaFileOption = None,
     top_k: Annotated[
         int | None, typer.Option(min=1, help="How many classes --json lists for an image.")
     ] = None,
@@ -69,7 +71,7 @@ def predict(
     else:
         computing = backbone is not None, device != "auto", precision != "auto", online
         _refuse_options(dict(zip(_COMPUTING, computing, strict=True)))
-        results, ended = _by_gateway(paths, project, url, key, top_k)
+        results, ended = _by_gateway(paths, project, url, key, ca_file, top_k)
     _report(results, ended, as_json=as_json, csv=csv)
 
 
@@ -137,7 +139,12 @@ def _decide(predictor: "Predictor", path: Path, top_k: int | None) -> "Decided":
 
 
 def _by_gateway(
-    paths: list[Path], project: str | None, url: str | None, key: str | None, top_k: int | None
+    paths: list[Path],
+    project: str | None,
+    url: str | None,
+    key: str | None,
+    ca_file: Path | None,
+    top_k: int | None,
 ) -> "tuple[list[Decided], ShotlineError | None]":
     from app.cli.api import Api
     from app.cli.asking import ask
@@ -156,7 +163,8 @@ def _by_gateway(
                 field="model",
             )
     images = list(_expand(paths))
-    with Api(url or os.environ.get("SHOTLINE_URL") or _HERE, key) as api, progress_bar() as bar:
+    here = url or os.environ.get("SHOTLINE_URL") or _HERE
+    with Api(here, key, ca_file) as api, progress_bar() as bar:
         api.call("GET", "/livez")  # at once: what is asked later is asked again for minutes
         task = bar.add_task("Deciding", total=len(images), note="")
         return ask(

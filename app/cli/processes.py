@@ -1,7 +1,11 @@
 """`shotline serve`, `shotline worker`, `shotline migrate`: one process each, for a supervisor."""
 
+import contextlib
 import os
 import sys
+from typing import Annotated
+
+import typer
 
 
 def serve() -> None:
@@ -10,19 +14,17 @@ def serve() -> None:
 
     from app.core.logging import configure_logging
     from app.core.settings import Settings
+    from app.http.server import allow_connections, server_config
     from app.main import create_app
 
     settings = Settings()
     configure_logging(settings.log)
-    uvicorn.run(
-        create_app(settings),
-        host=settings.server.host,
-        port=settings.server.port,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=5,  # whoever follows a tuning's events would hold it up for ever
-    )
+    allow_connections(settings.limits)
+    server = uvicorn.Server(server_config(create_app(settings), settings))
+    with contextlib.suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(3)  # as `uvicorn.run` does
 
 
 def worker() -> None:
@@ -35,16 +37,22 @@ def worker() -> None:
     os.execv(sys.executable, celery)  # noqa: S606 - a fixed command
 
 
-def migrate() -> None:
-    """Bring the database to the schema of this version."""
-    from app import migrations
-    from app.cli.console import out
+def migrate(
+    copy: Annotated[
+        bool, typer.Option("--copy/--no-copy", help="Copy a SQLite database before it is changed.")
+    ] = True,
+) -> None:
+    """Bring the database to the schema of this version: all of it, or nothing."""
+    from app.cli.console import err, out, plain
     from app.core.database import Database
     from app.core.settings import Settings
+    from app.maintenance.upgrade import upgrade
 
     database = Database.of(Settings())
     try:
-        migrations.upgrade(database)
-        out.print(f"The database is at revision {migrations.current(database)}.", highlight=False)
+        done = upgrade(database, copy=copy)
+        if done.copy is not None:
+            err.print(plain(f"The database as it was is kept in {done.copy}."), soft_wrap=True)
+        out.print(f"The database is at revision {done.after}.", highlight=False)
     finally:
         database.close()

@@ -9,7 +9,7 @@ from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from app.cli.console import PHASES, err, out, progress_bar
-from app.cli.options import read_settings
+from app.cli.options import CaFileOption, read_settings
 from models.errors import BadDataset
 from models.litter import is_litter
 
@@ -34,13 +34,14 @@ def push(
     key: Annotated[
         str | None, typer.Option(envvar="SHOTLINE_KEY", help="An API key of an engineer.")
     ] = None,
+    ca_file: CaFileOption = None,
 ) -> None:
     """Upload a folder per class, tune, wait, print the result."""
     from app.cli.api import Api
 
     files = labelled_files(folder)
     _refuse_unknown_ok(ok or [], files)
-    with Api(url, key) as api:
+    with Api(url, key, ca_file) as api:
         found = api.project(project)
         with progress_bar() as bar:
             verdicts = upload(api, bar, found["id"], files, ok=ok or [])

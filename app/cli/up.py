@@ -6,6 +6,7 @@ import fcntl
 import os
 import signal
 import socket
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -31,11 +32,12 @@ class Address(NamedTuple):
 
     host: str
     port: int
+    scheme: str = "http"
 
     def __str__(self) -> str:
         """Return it as a URL, an IPv6 address in brackets."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}"
 
 
 def up(
@@ -51,11 +53,14 @@ def up(
     host: Annotated[str, typer.Option(help="The address it listens on.")] = "127.0.0.1",
 ) -> None:
     """Run the whole service on this machine until Ctrl-C."""
+    from app.core.settings import TlsSettings
+
+    scheme = "https" if TlsSettings().is_on else "http"
     home = data.expanduser().absolute()
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _only_one(home) as lock:
-        address = free_address(host, port)
-        _note(lock, f"{address}, process {os.getpid()}")
+    with only_one(home) as lock:
+        address = free_address(host, port)._replace(scheme=scheme)
+        note_holder(lock, f"{address}, process {os.getpid()}")
         children = Children(home / "logs")
         signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -82,7 +87,8 @@ def _run(children: Children, home: Path, address: Address) -> None:
     _prepare(home)
     program = [sys.executable, "-m", "app.cli.main"]
     drain = TuningSettings().drain_seconds
-    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE)
+    # The line goes on without a worker; one that was killed or lost its device comes back.
+    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE, again=True)
     children.start("gateway", [*program, "serve"], environment, grace=_GRACE)
     with err.status("Starting …"):
         ready = f"{address}/readyz"
@@ -99,15 +105,16 @@ def _run(children: Children, home: Path, address: Address) -> None:
 
 def _prepare(home: Path) -> None:
     """Bring the database to this version, and print the first key where none was ever made."""
-    from app import migrations
+    from app.core.audit import acting
     from app.core.database import Database
     from app.core.settings import ServerSettings, Settings
     from app.keys.service import create_first_key
+    from app.maintenance.upgrade import upgrade
 
     database = Database.of(Settings(server=ServerSettings(home=home)))
     try:
-        migrations.upgrade(database)
-        with database.unit_of_work() as session:
+        upgrade(database)
+        with acting("shotline up"), database.unit_of_work() as session:
             # Printed before it counts: a first key that nobody saw would be the last one, too.
             if key := create_first_key(session):
                 out.print(
@@ -121,7 +128,7 @@ def _prepare(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(home: Path) -> Iterator[int]:
+def only_one(home: Path) -> Iterator[int]:
     """Hold the data folder's lock; the kernel lets go of it however this process ends.
 
     Raises:
@@ -142,7 +149,8 @@ def _only_one(home: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _note(descriptor: int, text: str) -> None:
+def note_holder(descriptor: int, text: str) -> None:
+    """Write into the held lock's file what is told to whoever finds it held."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, text.encode(), 0)
 
@@ -177,8 +185,10 @@ def free_address(host: str, port: int) -> Address:
 
 
 def _answers(url: str) -> bool:
+    # Our own gateway, which is told nothing: its certificate is for the names that others use.
+    context = ssl._create_unverified_context()  # noqa: S323
     try:
-        with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own gateway
+        with urllib.request.urlopen(url, timeout=2, context=context) as answer:  # noqa: S310
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False

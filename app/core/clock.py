@@ -1,9 +1,12 @@
 """The time of this machine. What leases are judged by is `app.core.database.database_now`."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
+
+_NUMBER = re.compile(r"\s*[+-]?[\d_]*\.?[\d_]*(e[+-]?\d+)?\s*", re.IGNORECASE)
 
 
 def utc_now() -> datetime:
@@ -23,5 +26,13 @@ def to_utc(moment: datetime) -> datetime:
         raise ValueError("in UTC it is not within the years 1 to 9999") from None
 
 
+def _written(value: object) -> object:
+    """Refuse numbers, which pydantic would take for seconds since 1970."""
+    number = isinstance(value, str) and _NUMBER.fullmatch(value)
+    if number or isinstance(value, (int, float)):
+        raise ValueError("Write it as in 2026-11-24T08:15:30Z")
+    return value
+
+
 # A time that a request gives: with a zone, and one that can be stored.
-UtcTime = Annotated[AwareDatetime, AfterValidator(to_utc)]
+UtcTime = Annotated[AwareDatetime, BeforeValidator(_written), AfterValidator(to_utc)]

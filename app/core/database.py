@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
-from sqlalchemy import ColumnElement, Engine, create_engine, event, exc, literal
+from sqlalchemy import ColumnElement, Engine, create_engine, event, exc, literal, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -26,7 +26,11 @@ from models.errors import ShotlineError, StorageFull
 
 log = structlog.get_logger(__name__)
 
+# Where a session carries the file of the key that seals the record of changes.
+AUDIT_KEY_FILE = "audit_key_file"
+
 _OUTBOX = "after_commit"
+_LAST = "before_commit"
 _READ_ONLY = "shotline_read_only"
 _SQLITE_BUSY = {
     sqlite3.SQLITE_BUSY,
@@ -60,6 +64,7 @@ class Database:
         connect_timeout: seconds to wait for PostgreSQL.
         statement_timeout: seconds that one PostgreSQL statement may take.
         pool_size: connections kept open.
+        audit_key_file: the key of the record of changes; without one nothing can be recorded.
     """
 
     def __init__(
@@ -70,8 +75,10 @@ class Database:
         connect_timeout: int = 3,
         statement_timeout: float = 30.0,
         pool_size: int = 10,
+        audit_key_file: Path | None = None,
     ) -> None:
         self.url = make_url(url)
+        self.audit_key_file = audit_key_file
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
         if self.is_sqlite:
             self.engine = _sqlite_engine(url, busy_timeout, pool_size)
@@ -92,8 +99,13 @@ class Database:
         reading = self.engine.execution_options(**{_READ_ONLY: True})
         if not self.is_sqlite:
             reading = reading.execution_options(postgresql_readonly=True)
-        self._write = sessionmaker(self.engine, expire_on_commit=False)
+        info = {AUDIT_KEY_FILE: audit_key_file}
+        self._write = sessionmaker(self.engine, expire_on_commit=False, info=info)
         self._read = sessionmaker(reading, expire_on_commit=False)
+        frozen = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._read_one_state = sessionmaker(
+            reading.execution_options(**frozen), expire_on_commit=False
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> "Database":
@@ -105,21 +117,24 @@ class Database:
             connect_timeout=database.connect_timeout,
             statement_timeout=database.statement_timeout,
             pool_size=database.pool_size,
+            audit_key_file=settings.audit_key_file,
         )
 
     @contextlib.contextmanager
     def unit_of_work(self) -> Iterator[Session]:
-        """Yield a session; commit at the end, then send the outbox. Roll back on any error.
+        """Yield a session; at the end do what comes last, commit, then send the outbox.
 
-        The transaction starts with the first statement, on SQLite with BEGIN IMMEDIATE.
+        Any error rolls back. The transaction starts with the first statement, on SQLite with BEGIN
+        IMMEDIATE.
 
         Raises:
             Unavailable: the database cannot be reached, or stays locked.
         """
         with database_errors(), self._write() as session:
             yield session
+            run_last(session)
             session.commit()
-        _send_outbox(session)
+        send_outbox(session)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Session]:
@@ -131,9 +146,31 @@ class Database:
         with database_errors(), self._read() as session:
             yield session
 
+    @contextlib.contextmanager
+    def reading_one_state(self) -> Iterator[Session]:
+        """Yield a session to which the database stands still from its first query on.
+
+        It cannot write, holds up nobody, and may take as long as it needs.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with database_errors(), self._read_one_state() as session:
+            if not self.is_sqlite:
+                session.execute(text("SET LOCAL statement_timeout = 0"))
+            yield session
+
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def before_commit(session: Session, action: Callable[[], None]) -> None:
+    """Run `action` last in the session's transaction, when it holds every lock that it needs.
+
+    What `action` raises rolls the transaction back.
+    """
+    session.info.setdefault(_LAST, []).append(action)
 
 
 def after_commit(session: Session, action: Callable[[], None]) -> None:
@@ -145,7 +182,14 @@ def after_commit(session: Session, action: Callable[[], None]) -> None:
     session.info.setdefault(_OUTBOX, []).append(action)
 
 
-def _send_outbox(session: Session) -> None:
+def run_last(session: Session) -> None:
+    """Run what was to come last in the transaction; `Database.unit_of_work` does."""
+    for action in session.info.pop(_LAST, []):
+        action()
+
+
+def send_outbox(session: Session) -> None:
+    """Run what was to follow the commit; `Database.unit_of_work` does."""
     for action in session.info.pop(_OUTBOX, []):
         try:
             action()

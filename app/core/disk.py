@@ -7,12 +7,14 @@ the database and the logs. Predictions go on in any case.
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, Protocol
 
 import structlog
 
 from app.core.settings import StorageSettings
+from app.core.storage import Keeps
 from models.errors import StorageFull
 
 log = structlog.get_logger(__name__)
@@ -62,7 +64,7 @@ def shown_bytes(size: float) -> str:
     return f"{size:.0f} bytes"
 
 
-class Puts(Protocol):
+class Puts(Keeps, Protocol):
     """What takes bytes and returns their sha256; see `app.core.storage.Storage.put`."""
 
     def put(self, data: bytes | BinaryIO) -> str:
@@ -192,3 +194,11 @@ class Guarded:
         """Store `data`; see `Storage.put`."""
         self._require_room(len(data) if isinstance(data, bytes) else _MIB)
         return self._storage.put(data)
+
+    def holding(self) -> AbstractContextManager[None]:
+        """Hold back removals; see `Storage.holding`."""
+        return self._storage.holding()
+
+    def touch(self, sha256: str) -> bool:
+        """Make a blob young again; see `Storage.touch`."""
+        return self._storage.touch(sha256)

@@ -6,6 +6,7 @@
     │   ├── BadUpload           an upload of which nothing can be used, or an unsafe archive
     │   └── BadReference        a name that stands for nothing, such as an unknown label
     ├── Unauthenticated         no API key, or one that is not valid
+    ├── TooManyFailures         wrong keys, one after the other
     ├── Forbidden               the key's role does not allow this
     ├── NotFound                no such thing, or not for this key
     ├── MethodNotAllowed        the address is right and the method is not
@@ -58,6 +59,20 @@ class BadReference(BadInput):
 
 class Unauthenticated(ShotlineError):
     """No API key, or one that is not valid."""
+
+
+class TooManyFailures(ShotlineError):
+    """Wrong API keys, one after the other.
+
+    Args:
+        retry_after: seconds after which another one is looked at.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str, field: str | None = None, retry_after: float
+    ) -> None:
+        super().__init__(problem, fix=fix, field=field)
+        self.retry_after = retry_after
 
 
 class Forbidden(ShotlineError):

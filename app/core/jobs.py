@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, case, literal, null, select, update
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.database import database_now
 from app.core.queue import BATCH, TUNE
 from app.core.tables import Batch, Job, JobState, Tuning
@@ -42,6 +43,15 @@ class Lease(NamedTuple):
 
     job_id: UUID
     attempt: int
+
+
+class _Outcome(NamedTuple):
+    """What a row says of a job that was let go."""
+
+    job_id: UUID
+    state: JobState
+    project_id: UUID
+    failure: dict[str, Any] | None
 
 
 def failure_of(error: ShotlineError) -> Failure:
@@ -142,13 +152,13 @@ class JobStates(Generic[Row]):
         Returns:
             `cancelled` where that was asked for, `failed` after the last loss, else `queued`.
         """
-        state: JobState | None = session.scalar(
+        ended = session.execute(
             update(self.table)
             .where(self._held(lease))
             .values(self._let_go(failure, max_attempts))
-            .returning(self.table.state)
-        )
-        return state
+            .returning(*self._outcome())
+        ).one_or_none()
+        return None if ended is None else self._note_end(session, _Outcome._make(ended))
 
     def take_back_lost(
         self, session: Session, failure: Failure, *, max_attempts: int
@@ -159,9 +169,10 @@ class JobStates(Generic[Row]):
             update(job)
             .where(job.state == "running", job.lease_until < database_now())
             .values(self._let_go(failure, max_attempts))
-            .returning(job.id, job.state)
-        )
-        return [job_id for job_id, state in ended if state == "queued"]
+            .returning(*self._outcome())
+        ).all()
+        outcomes = [_Outcome._make(row) for row in ended]
+        return [row.job_id for row in outcomes if self._note_end(session, row) == "queued"]
 
     def take_unheard(self, session: Session, *, seconds: float) -> Sequence[UUID]:
         """Return the jobs that have been queued for `seconds` since they were last sent.
@@ -190,7 +201,7 @@ class JobStates(Generic[Row]):
         """
         job = self.table
         queued = job.state == "queued"
-        state: JobState | None = session.scalar(
+        found = session.execute(
             update(job)
             .where(job.id == job_id, job.state.in_(("queued", "running")))
             .values(
@@ -199,7 +210,18 @@ class JobStates(Generic[Row]):
                 finished_at=case((queued, database_now()), else_=null()),
                 **self._dropped_where(queued),
             )
-            .returning(job.state)
+            .returning(job.state, job.project_id)
+        ).one_or_none()
+        if found is None:
+            return None
+        state: JobState = found.state
+        audit.record(
+            session,
+            f"{self.noun}.cancel",
+            job_id,
+            project=found.project_id,
+            before={"state": "queued" if state == "cancelled" else state},
+            after={"state": state, "cancel_requested": True},
         )
         return state
 
@@ -222,8 +244,27 @@ class JobStates(Generic[Row]):
     def _end(self, session: Session, where: ColumnElement[bool], **values: Any) -> bool:
         values |= {"finished_at": database_now(), "lease_owner": None, "lease_until": None}
         values |= dict.fromkeys(self._dropped)
-        changed = update(self.table).where(where).values(values).returning(self.table.id)
-        return session.scalar(changed) is not None
+        changed = update(self.table).where(where).values(values).returning(*self._outcome())
+        ended = session.execute(changed).one_or_none()
+        if ended is not None:
+            self._note_end(session, _Outcome._make(ended))
+        return ended is not None
+
+    def _outcome(self) -> tuple[Any, ...]:
+        job = self.table
+        return job.id, job.state, job.project_id, job.failure
+
+    def _note_end(self, session: Session, ended: _Outcome) -> JobState:
+        if ended.state in FINAL:
+            audit.record(
+                session,
+                f"{self.noun}.end",
+                ended.job_id,
+                project=ended.project_id,
+                before={"state": "running"},
+                after={"state": ended.state, "failure": ended.failure},
+            )
+        return ended.state
 
     def _dropped_where(self, ended: ColumnElement[bool]) -> dict[str, Any]:
         columns = {name: getattr(self.table, name) for name in self._dropped}

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 
 import structlog
 from structlog.typing import Processor
@@ -50,5 +51,7 @@ def configure_logging(settings: LogSettings) -> None:
         logger = logging.getLogger(name)
         logger.handlers = []
         logger.propagate = True
+    # Pillow warns of each odd tag in a file, in words that hold the tag: a file could fill the log.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     # The gateway logs its requests itself, with their ids.
     logging.getLogger("uvicorn.access").disabled = True

@@ -7,7 +7,7 @@ Each variable is the class's prefix and the field: `SHOTLINE_DATABASE_URL`. The 
 import os
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -19,6 +19,7 @@ from pydantic import (
     SecretStr,
     ValidationError,
     field_validator,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
@@ -115,6 +116,39 @@ class ServerSettings(Concern):
     home: Path = Field(Path("shotline-data"), description="Folder of everything that is kept.")
     host: str = Field("127.0.0.1", description="Address that the gateway binds to.")
     port: int = Field(8000, ge=0, le=65535, description="Port of the gateway; 0 picks a free one.")
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies, with commas between, whose X-Forwarded-For"
+        " is believed; by default nobody's is.",
+    )
+
+
+class TlsSettings(Concern):
+    """TLS of the gateway itself, where no proxy speaks it."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_TLS_")
+
+    certificate_file: Path | None = Field(
+        None, description="PEM file of the certificate, followed by those between it and its root."
+    )
+    key_file: Path | None = Field(None, description="PEM file of its private key.")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the gateway speaks TLS."""
+        return self.certificate_file is not None
+
+    @model_validator(mode="after")
+    def _both(self) -> Self:
+        given = {"CERTIFICATE_FILE": self.certificate_file, "KEY_FILE": self.key_file}
+        missing = [f"SHOTLINE_TLS_{name}" for name, path in given.items() if path is None]
+        if len(missing) == 1:
+            raise BadInput(
+                f"{missing[0]} is not set, and the other of the pair is.",
+                fix="Set both SHOTLINE_TLS_CERTIFICATE_FILE and SHOTLINE_TLS_KEY_FILE.",
+                field=missing[0],
+            )
+        return self
 
 
 class DatabaseSettings(Concern):
@@ -201,6 +235,20 @@ class LimitSettings(Concern):
         30.0, description="Seconds in which a body must bring 16 KiB or its end; slower is 408."
     )
     upload_workers: PositiveInt = Field(2, description="Uploads that are decoded at the same time.")
+    header_bytes: PositiveInt = Field(
+        32 * 1024, description="Address, query and headers of a request together; more is 431."
+    )
+    header_seconds: PositiveFloat = Field(
+        10.0, description="Seconds in which a request's headers must be whole; slower is 408."
+    )
+    answer_seconds: PositiveFloat = Field(
+        30.0,
+        description="Seconds in which a caller must take 16 KiB of its answer; slower is cut off.",
+    )
+    connections: PositiveInt = Field(
+        1000,
+        description="Open connections; above that those that ask for nothing are closed first.",
+    )
 
 
 class AuthSettings(Concern):
@@ -210,6 +258,26 @@ class AuthSettings(Concern):
 
     auth: Literal["on", "off"] = Field(
         "on", description="`off` gives every caller the role admin; only on a loopback address."
+    )
+    auth_failures: PositiveInt = Field(
+        10,
+        description="Wrong keys that one address, and one key's beginning, may send at once; after"
+        " them answers are 429. A good key is let in all the same.",
+    )
+    auth_failure_seconds: PositiveFloat = Field(
+        6.0, description="Seconds after which one more wrong key may be sent."
+    )
+
+
+class AuditSettings(Concern):
+    """The record of changes."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_AUDIT_")
+
+    key_file: Path | None = Field(
+        None,
+        description="File of the key that seals the record, one for gateway, worker and command"
+        " line, made at the first start; default `HOME/audit.key`.",
     )
 
 
@@ -372,11 +440,13 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     server: ServerSettings = Field(default_factory=ServerSettings)
+    tls: TlsSettings = Field(default_factory=TlsSettings)
     database: DatabaseSettings = Field(default_factory=DatabaseSettings)
     storage: StorageSettings = Field(default_factory=StorageSettings)
     queue: QueueSettings = Field(default_factory=QueueSettings)
     limits: LimitSettings = Field(default_factory=LimitSettings)
     auth: AuthSettings = Field(default_factory=AuthSettings)
+    audit: AuditSettings = Field(default_factory=AuditSettings)
     backbone: BackboneSettings = Field(default_factory=BackboneSettings)
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
@@ -395,6 +465,11 @@ class Settings(BaseModel):
         if self.database.url is not None:
             return self.database.url.get_secret_value()
         return f"sqlite:///{self.home / 'shotline.db'}"
+
+    @property
+    def audit_key_file(self) -> Path:
+        """The file of the key that seals the record of changes, absolute."""
+        return (self.audit.key_file or self.home / "audit.key").expanduser().absolute()
 
     @property
     def blob_folder(self) -> Path:

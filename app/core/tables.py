@@ -412,6 +412,58 @@ class BatchPart(Table):
     sha256: Mapped[str] = mapped_column(SHA256)
 
 
+class AuditEntry(Table):
+    """One change, written in its transaction; rows are only ever added, triggers see to that.
+
+    No foreign keys: an entry outlives what it speaks of. See `app.core.audit`.
+
+    Attributes:
+        sequence: 1, 2, 3 … without gaps.
+        at: by the database's clock.
+        actor_id, actor: the API key's id and its name at that time.
+        action: such as `project.create`.
+        kind, object_id, project_id: what was changed.
+        before, after: canonical JSON, as text: databases change numbers within their own JSON.
+        mac: HMAC-SHA256 of all this and the `mac` of the entry before.
+    """
+
+    __tablename__ = "audit_entries"
+    __table_args__ = (
+        Index("ix_audit_entries_project_id_sequence", "project_id", "sequence"),
+        Index("ix_audit_entries_at", "at"),
+    )
+
+    sequence: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    actor_id: Mapped[UUID | None]
+    actor: Mapped[str]
+    action: Mapped[str] = mapped_column(String(64))
+    kind: Mapped[str] = mapped_column(String(32))
+    object_id: Mapped[str | None]
+    project_id: Mapped[UUID | None]
+    before: Mapped[str | None]
+    after: Mapped[str | None]
+    request_id: Mapped[str | None]
+    mac: Mapped[str] = mapped_column(SHA256)
+
+
+class AuditHead(Table):
+    """One row: the end of the chain of audit entries; whoever adds to it holds this row.
+
+    Attributes:
+        sequence, mac: of the last entry; 0 and zeros before the first.
+        key_id: tells keys apart, so that no two of them ever seal one chain.
+    """
+
+    __tablename__ = "audit_head"
+    __table_args__ = (CheckConstraint("id = 1", name="one_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    mac: Mapped[str] = mapped_column(SHA256)
+    key_id: Mapped[str | None] = mapped_column(String(16))
+
+
 class ApiKey(Table):
     """An API key: its SHA-256, the prefix people know it by; without a project it sees all."""
 

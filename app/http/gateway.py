@@ -14,6 +14,7 @@ from app.core.disk import DiskWatch
 from app.core.queue import TaskQueue
 from app.core.settings import Settings
 from app.core.storage import Storage
+from app.http.failures import FailedLogins
 from app.http.metrics import Metrics
 from app.keys.cache import KeyCache
 
@@ -62,6 +63,7 @@ class Gateway:
         upload_limiter: how many uploads are decoded at once.
         decode_limiter: how many thumbnails are.
         sessions: how many requests are with the database at once.
+        failed_logins: limits wrong keys.
         disk: what uploads ask for room.
         failing: the parts that `/readyz` found so at its last look, so that a change is logged.
     """
@@ -77,6 +79,7 @@ class Gateway:
     upload_limiter: CapacityLimiter = field(init=False)
     decode_limiter: CapacityLimiter = field(init=False)
     sessions: Semaphore = field(init=False)
+    failed_logins: FailedLogins = field(init=False)
     disk: DiskWatch = field(init=False)
     failing: set[str] = field(default_factory=set)
 
@@ -86,6 +89,7 @@ class Gateway:
         self.upload_limiter = CapacityLimiter(workers)
         self.decode_limiter = CapacityLimiter(workers)
         self.sessions = Semaphore(_SESSIONS)
+        self.failed_logins = FailedLogins(self.settings.auth, self.metrics)
 
     async def read(self, look: Callable[[Session], Result]) -> Result:
         """Return what `look` finds with a session of its own that only reads."""

@@ -30,6 +30,7 @@ class Readiness(BaseModel):
             {
                 "keys": "ok",
                 "database": "ok",
+                "audit": "ok",
                 "storage": "ok",
                 "disk": "ok",
                 "queue": "ok",

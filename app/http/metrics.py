@@ -37,6 +37,13 @@ class Metrics:
             registry=self.registry,
         )
 
+        self._failures = Counter(
+            "shotline_auth_failures",
+            "Requests without a good API key, by what was wrong.",
+            ("reason",),
+            registry=self.registry,
+        )
+
     def watch_disk(self, disk: DiskWatch) -> None:
         """Report the space on the fullest of the watched volumes, read when asked."""
         gauges: dict[str, tuple[str, Callable[[], float]]] = {
@@ -61,6 +68,10 @@ class Metrics:
             "Uploads, batches and images to be kept that were refused for want of room.",
             registry=self.registry,
         ).inc
+
+    def auth_failed(self, reason: str) -> None:
+        """Count a request that no API key let in: `missing`, `wrong` or `limited`."""
+        self._failures.labels(reason).inc()
 
     def request_done(self, method: str, route: str, status: int, seconds: float) -> None:
         """Count one request; `route` is the pattern, so that ids do not become labels."""

@@ -31,6 +31,7 @@ _SAFE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
 
@@ -64,10 +65,10 @@ class RequestContext:
                 self._note(scope, answer.status or 500, time.perf_counter() - started)
 
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "(none)")
+        route = getattr(scope.get("route"), "path_format", "(none)")
         self.metrics.request_done(scope["method"], route, status, seconds)
         path = scope["path"]
-        quiet = path in _QUIET or (path.endswith(_TOLD) and status < 400)
+        quiet = path in _QUIET or scope.get("quiet") or (path.endswith(_TOLD) and status < 400)
         write = log.debug if quiet else log.info
         write(
             "request",

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from app.core.errors import Unauthenticated
+from app.core.errors import TooManyFailures, Unauthenticated
 from app.http.examples import example_of
 from app.http.problems import KINDS, MEDIA_TYPE, Problem
 
@@ -26,12 +26,13 @@ _TAGS = {
     "predictions": "What the line asks.",
     "batches": "Many images at once, decided on in the background.",
     "keys": "API keys.",
+    "audit": "The record of every change.",
     "health": "For those who watch the box.",
 }
 
 
 def describe(app: FastAPI) -> None:
-    """Complete the document: problems, tags, the version, and the 401 that every key may meet."""
+    """Complete the document: problems, tags, and the 401 and 429 that every key may meet."""
     app.openapi_tags = [{"name": name, "description": text} for name, text in _TAGS.items()]
     app.description = _DESCRIPTION
     generate = app.openapi
@@ -71,7 +72,8 @@ def _complete_operation(operation: dict[str, Any]) -> None:
     if "HTTPValidationError" in str(answers.get("422", "")):
         answers["422"] = _problem("Bad input")
     if operation.get("security"):
-        answers.setdefault("401", _problem(KINDS[Unauthenticated].title))
+        for met in (Unauthenticated, TooManyFailures):
+            answers.setdefault(str(KINDS[met].status), _problem(KINDS[met].title))
     answers.setdefault("default", _problem("Any other error"))
 
 

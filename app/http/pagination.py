@@ -48,7 +48,14 @@ class PageQuery(BaseModel):
 
 def _page_query(
     limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items on a page.")] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None,
+        Query(
+            description="`next_cursor` of the page before.",
+            # Told to callers; `_decode` says more than a pattern's refusal.
+            json_schema_extra={"pattern": r"^[A-Za-z0-9_\-]{22}$"},
+        ),
+    ] = None,
 ) -> PageQuery:
     return PageQuery(limit=limit, after=None if cursor is None else _decode(cursor))
 

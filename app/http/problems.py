@@ -116,6 +116,12 @@ KINDS: Mapping[type[core.ShotlineError], Kind] = {
         "API key missing or not valid",
         "Send the header 'Authorization: Bearer sl_…'.",
     ),
+    errors.TooManyFailures: Kind(
+        429,
+        "too-many-failures",
+        "Too many wrong API keys",
+        "Correct the key; wait the seconds in Retry-After before another one is tried.",
+    ),
     errors.Forbidden: Kind(
         403,
         "forbidden",
@@ -221,7 +227,7 @@ def problem_response(
     headers = {}
     if isinstance(error, errors.Unauthenticated):
         headers["WWW-Authenticate"] = 'Bearer realm="shotline"'
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.TooManyFailures):
         headers["Retry-After"] = str(max(1, round(error.retry_after)))
     return Response(encode(problem), problem["status"], headers, MEDIA_TYPE)
 

@@ -84,6 +84,8 @@ def check_files(
     for entry in checked:
         if entry.verdict == "accepted":
             _decode_and_store(entry, storage, limits)
+        elif entry.existing is not None:  # heals what is stored, where that is damaged or gone
+            storage.put(entry.file.content(limits.file_bytes))
     _follow_first(checked)
     return checked
 

@@ -17,6 +17,7 @@ from app.http.authentication import Engineer, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.http.spool import spool
 from app.images import check, service, upload
 from app.images.form import Upload, read_upload
@@ -26,7 +27,7 @@ from app.projects import repository as projects
 from app.projects import service as project_service
 from models.errors import BadImage, BadInput, BadName, StorageFull
 
-router = APIRouter(prefix="/v1", tags=["images"])
+router = APIRouter(prefix="/v1", tags=["images"], route_class=Route)
 
 # Bytes under an image's id never change.
 _FOR_EVER = "private, max-age=31536000, immutable"
@@ -100,6 +101,7 @@ def _take(gateway: Gateway, principal: Principal, project: UUID, found: Upload) 
         checked = check.check_files(
             reader, storage, settings.limits, project, files, names.__getitem__
         )
+    upload.require_stored(gateway.storage, checked)
     with database.unit_of_work() as session:
         return UploadOut.of(upload.record(session, principal, plan, checked))
 

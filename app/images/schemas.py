@@ -135,6 +135,7 @@ UPLOAD_BODY: dict[str, Any] = {
                         "files": {
                             "type": "array",
                             "items": _BINARY,
+                            "minItems": 1,
                             "description": "Photographs of one class.",
                         },
                         "label": {"type": "string", "description": "The class of `files`."},
@@ -159,6 +160,11 @@ UPLOAD_BODY: dict[str, Any] = {
                             "description": "Classes to be made with the role `ok`.",
                         },
                     },
+                    "additionalProperties": False,
+                    "oneOf": [
+                        {"required": ["files", "label"], "properties": {"archive": False}},
+                        {"required": ["archive"], "properties": {"files": False}},
+                    ],
                 },
                 "examples": {
                     "files": {

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.clock import utc_now
 from app.core.errors import BadReference, NotFound
@@ -84,9 +85,19 @@ def relabel(session: Session, principal: Principal, image_id: UUID, label: str) 
     # The class must not be deleted between here and the commit.
     row = _locked_image(session, principal, image_id)
     classes = projects.classes(session, [row.project_id])
-    row.class_id = find_class(classes, label).id
+    before = repository.class_of(session, row.class_id)
+    found = find_class(classes, label)
+    row.class_id = found.id
     session.flush()
-    return ImageView(row, repository.class_of(session, row.class_id))
+    audit.record(
+        session,
+        "image.relabel",
+        image_id,
+        project=row.project_id,
+        before={"label": before.name, "class": before.id},
+        after={"label": found.name, "class": found.id},
+    )
+    return ImageView(row, found)
 
 
 def delete_image(session: Session, principal: Principal, image_id: UUID) -> None:
@@ -97,6 +108,9 @@ def delete_image(session: Session, principal: Principal, image_id: UUID) -> None
     """
     # A snapshot must not be frozen between here and the commit.
     row = _locked_image(session, principal, image_id)
+    label = repository.class_of(session, row.class_id).name
+    before = audit.columns(row, "sha256", "file_name", "split", "group") | {"label": label}
+    audit.record(session, "image.delete", image_id, project=row.project_id, before=before)
     if repository.in_snapshot(session, image_id):
         row.deleted_at = utc_now()
     else:

@@ -7,6 +7,7 @@
    in between, are swept.
 """
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -14,8 +15,10 @@ from uuid import UUID
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.errors import BadReference, BadUpload, Conflict, FileVerdict
+from app.core.storage import Storage, keep_young, swept
 from app.core.tables import Image, Project
 from app.images import repository
 from app.images.check import Checked, compare_again
@@ -136,6 +139,16 @@ def _unknown_label(project: Project, label: str, classes: Collection[str]) -> Ba
     )
 
 
+def require_stored(storage: Storage, checked: Sequence[Checked]) -> None:
+    """See that what was accepted is still there: decoding may take longer than the sweep waits.
+
+    Raises:
+        Unavailable: some of it was swept.
+    """
+    if keep_young(storage, [entry.sha256 for entry in checked if entry.verdict == "accepted"]):
+        raise swept()
+
+
 def record(
     session: Session, principal: Principal, plan: Plan, checked: Sequence[Checked]
 ) -> Outcome:
@@ -163,6 +176,9 @@ def record(
         raise Conflict(
             "The project was changed while the upload ran.", fix="Send the upload again."
         ) from error
+    verdicts = Counter(entry.verdict for entry in checked)
+    after = {"verdicts": verdicts, "classes_created": created, "sha256": list(rows)}
+    audit.record(session, "image.upload", project.id, project=project.id, after=after)
     results = [_result(plan, entry, rows) for entry in checked]
     return Outcome(results, created)
 

@@ -43,10 +43,12 @@ def count(session: Session) -> int:
     return session.scalar(select(func.count()).select_from(ApiKey)) or 0
 
 
-def revoke(session: Session, key_id: UUID, when: datetime) -> None:
-    """Mark the key revoked, unless it is already."""
-    session.execute(
+def revoke(session: Session, key_id: UUID, when: datetime) -> bool:
+    """Mark the key revoked; False where it was already."""
+    query = (
         update(ApiKey)
         .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
         .values(revoked_at=when)
+        .returning(ApiKey.id)
     )
+    return session.scalar(query) is not None

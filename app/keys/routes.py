@@ -10,11 +10,12 @@ from app.http.authentication import Admin, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.keys import service
 from app.keys.schemas import KeyIn, KeyOut, NewKeyOut, PrincipalOut
 from models.errors import BadInput
 
-router = APIRouter(prefix="/v1/keys", tags=["keys"])
+router = APIRouter(prefix="/v1/keys", tags=["keys"], route_class=Route)
 
 
 @router.post(
@@ -52,7 +53,7 @@ def current(principal: Viewer) -> PrincipalOut:
 
 
 @router.delete(
-    "/{key}",
+    "/{key:uuid}",  # so that an address beside it, such as /current, is never taken for an id
     status_code=status.HTTP_204_NO_CONTENT,
     summary="Revoke an API key",
     responses=responses(Forbidden, NotFound),

@@ -5,11 +5,12 @@ import hashlib
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.clock import utc_now
 from app.core.errors import NotFound
@@ -64,6 +65,7 @@ def create_key(
         expires_at=expires_at,
     )
     repository.add(session, row)
+    audit.record(session, "key.create", row.id, project=project_id, after=_recorded(row))
     return NewKey(row, plaintext)
 
 
@@ -90,7 +92,13 @@ def revoke_key(session: Session, principal: Principal, key_id: UUID) -> None:
     key = repository.get(session, key_id)
     if key is None or principal.project_id not in (None, key.project_id):
         raise NotFound.of("key", key_id)
-    repository.revoke(session, key_id, utc_now())
+    if repository.revoke(session, key_id, utc_now()):
+        audit.record(session, "key.revoke", key_id, project=key.project_id, before=_recorded(key))
+
+
+def _recorded(row: ApiKey) -> dict[str, Any]:
+    """Return what an entry says of a key: nothing that lets anyone in."""
+    return audit.columns(row, "name", "prefix", "role", "expires_at")
 
 
 def digest(plaintext: str) -> str:

@@ -14,6 +14,7 @@ from app.http.authentication import Viewer
 from app.http.gateway import GatewayDep, ReaderDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.predictions import search
 from app.predictions.provider import PredictionsDep
 from app.predictions.repository import Filter
@@ -22,7 +23,7 @@ from app.predictions.serving import COMPACT
 from app.projects import service as projects
 from models.names import printable
 
-router = APIRouter(prefix="/v1", tags=["predictions"])
+router = APIRouter(prefix="/v1", tags=["predictions"], route_class=Route)
 
 # Cleaned as what was stored was: no database is asked for what it cannot hold.
 _Text = Annotated[

@@ -17,6 +17,7 @@ from app.http.authentication import Operator
 from app.http.examples import example_of
 from app.http.gateway import GatewayDep
 from app.http.problems import problem_of, responses
+from app.http.routing import Route
 from app.predictions.incoming import Origin
 from app.predictions.intake import make_origin, read_intake
 from app.predictions.model import ResidentModel
@@ -26,7 +27,7 @@ from app.predictions.service import Question
 from app.predictions.serving import NDJSON, Form, Once, serve
 from models.errors import ArtifactMismatch, BadImage, BadInput
 
-router = APIRouter(prefix="/v1", tags=["predictions"])
+router = APIRouter(prefix="/v1", tags=["predictions"], route_class=Route)
 
 _DAY_MS = 86_400_000
 _COMPACT_EXAMPLE = "2;0.9400;7;scratch"

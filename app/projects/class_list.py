@@ -6,10 +6,12 @@ changed: an artifact carries the list it was tuned with, and a change counts fro
 """
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.errors import BadReference, Conflict, Duplicate, Frozen, NotFound
 from app.core.tables import Project, ProjectClass
@@ -53,8 +55,13 @@ def add_classes(session: Session, project: Project, specs: Sequence[ClassSpec]) 
             field="classes",
         )
     first = max((row.position for row in rows), default=-1) + 1
-    for position, spec in enumerate(specs, start=first):
+    added = [
         _insert(session, project.id, position, spec)
+        for position, spec in enumerate(specs, start=first)
+    ]
+    if added:
+        after = {"classes": [{"id": row.id} | _recorded(row) for row in added]}
+        audit.record(session, "class.add", project.id, project=project.id, after=after)
 
 
 def change_class(
@@ -79,9 +86,13 @@ def change_class(
         prompt_name=row.prompt_name if prompt_name is None else prompt_name,
         role=role or row.role,
     )
+    before = _recorded(row)
     row.name, row.name_key = spec.name, normalise_name(spec.name)
     row.prompt_name, row.role = spec.prompt_name, spec.role
     repository.flush(session, _taken(spec.name))
+    audit.record(
+        session, "class.change", row.id, project=project_id, before=before, after=_recorded(row)
+    )
     return describe(session, project)
 
 
@@ -103,6 +114,7 @@ def delete_class(
             fix="Delete or relabel them, then delete the class.",
             field="class",
         )
+    audit.record(session, "class.delete", row.id, project=project_id, before=_recorded(row))
     session.delete(row)
     session.flush()
     rest = repository.classes(session, [project_id])
@@ -138,6 +150,14 @@ def reorder_classes(
             fix="Name each of the project's classes once.",
             field="classes",
         )
+    audit.record(
+        session,
+        "class.reorder",
+        project_id,
+        project=project_id,
+        before={"order": list(rows)},
+        after={"order": list(order)},
+    )
     repository.set_positions(session, order)
     session.expire_all()
     return describe(session, project)
@@ -171,6 +191,10 @@ def _class(session: Session, project: Project, class_id: UUID) -> ProjectClass:
     return row
 
 
+def _recorded(row: ProjectClass) -> dict[str, Any]:
+    return audit.columns(row, "name", "prompt_name", "role")
+
+
 def _taken(name: str) -> Duplicate:
     return Duplicate(
         f"A class with the name {name!r} is in this project already (capitals, '_', '-' and spaces"
@@ -180,7 +204,7 @@ def _taken(name: str) -> Duplicate:
     )
 
 
-def _insert(session: Session, project_id: UUID, position: int, spec: ClassSpec) -> None:
+def _insert(session: Session, project_id: UUID, position: int, spec: ClassSpec) -> ProjectClass:
     row = ProjectClass(
         project_id=project_id,
         position=position,
@@ -191,6 +215,7 @@ def _insert(session: Session, project_id: UUID, position: int, spec: ClassSpec) 
     )
     session.add(row)
     repository.flush(session, _taken(spec.name))
+    return row
 
 
 def name_taken(name: str, other: str) -> BadName:

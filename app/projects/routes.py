@@ -5,11 +5,13 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response, status
 
+from app.core.database import after_commit
 from app.core.errors import Conflict, Duplicate, Forbidden, Frozen, NotFound
 from app.http.authentication import Admin, Engineer, Viewer
-from app.http.gateway import ReaderDep, SessionDep
+from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.projects import class_list, service
 from app.projects.schemas import (
     ClassChange,
@@ -21,7 +23,7 @@ from app.projects.schemas import (
 )
 from models.errors import BadInput, BadName, BadView
 
-router = APIRouter(prefix="/v1/projects")
+router = APIRouter(prefix="/v1/projects", route_class=Route)
 
 ClassPath = Annotated[UUID, Path(alias="class")]
 
@@ -101,9 +103,10 @@ def change(
     summary="Delete a project",
     responses=responses(Conflict, Forbidden, NotFound),
 )
-def delete(project: UUID, principal: Admin, session: SessionDep) -> None:
+def delete(project: UUID, principal: Admin, session: SessionDep, gateway: GatewayDep) -> None:
     """Delete a project with its images, tunings, versions, predictions and keys."""
     service.delete_project(session, principal, project)
+    after_commit(session, gateway.keys.refresh)
 
 
 @router.post(

@@ -26,6 +26,13 @@ Name = Annotated[
         json_schema_extra=_SHAPE,
     ),
 ]
+ProjectName = Annotated[
+    str,
+    Field(
+        description="1 to 100 characters in any language, emoji too; no control characters.",
+        json_schema_extra=_SHAPE | {"pattern": r"\S"},
+    ),
+]
 PromptName = Annotated[
     str, Field(description="English, what the text encoder reads.", json_schema_extra=_SHAPE)
 ]
@@ -123,7 +130,7 @@ class ProjectIn(BaseModel):
         },
     )
 
-    name: Name
+    name: ProjectName
     classes: list[ClassIn] = Field(default_factory=list, max_length=1000)
     view: View | None = Field(None, description="How images are looked at.", examples=[_VIEW])
     keep_images: KeepImages = Field(
@@ -179,7 +186,7 @@ class ProjectChange(BaseModel):
         },
     )
 
-    name: Name | None = None
+    name: ProjectName | None = None
     view: View | None = None
     keep_images: KeepImages | None = None
     retention: Retention | None = None

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.errors import Conflict, Duplicate, NotFound
 from app.core.tables import KeepImages, Project, ProjectClass, Split
@@ -66,6 +67,9 @@ def create_project(
     )
     session.add(project)
     repository.flush(session, _name_taken(clean))
+    audit.record(
+        session, "project.create", project.id, project=project.id, after=_recorded(project)
+    )
     repository.note_change(session, project.id)
     return project
 
@@ -125,6 +129,7 @@ def change_project(
     if retention is not None:
         principal.require_role("admin")
     project = lock_project(session, principal, project_id)
+    before = _recorded(project)
     if retention is not None:
         rules = {**project.retention, **retention}
         project.retention = {name: days for name, days in rules.items() if days != "default"}
@@ -136,6 +141,14 @@ def change_project(
         clean = clean_text(name, "name", max_length=NAME_LENGTH)
         project.name, project.name_key = clean, normalise_name(clean)
         repository.flush(session, _name_taken(clean))
+    audit.record(
+        session,
+        "project.change",
+        project_id,
+        project=project_id,
+        before=before,
+        after=_recorded(project),
+    )
     if keep_images is not None:
         repository.note_change(session, project_id)
     return describe(session, project)
@@ -156,6 +169,9 @@ def delete_project(session: Session, principal: Principal, project_id: UUID) -> 
             fix=f"Cancel the {unfinished} or wait for its end, then delete the project.",
             field="project",
         )
+    classes = [row.name for row in repository.classes(session, [project_id])]
+    before = _recorded(project) | {"classes": classes}
+    audit.record(session, "project.delete", project_id, project=project_id, before=before)
     repository.remove(session, project_id)
     repository.note_deletion(session)
 
@@ -175,6 +191,10 @@ def _describe_all(session: Session, rows: Sequence[Project]) -> list[ProjectView
         classes[row.project_id].append(ClassView(row, counts[row.id]))
     frozen = repository.tuned(session, ids)
     return [ProjectView(row, classes[row.id], row.id in frozen) for row in rows]
+
+
+def _recorded(project: Project) -> dict[str, Any]:
+    return audit.columns(project, "name", "view", "keep_images", "retention")
 
 
 def _name_taken(name: str) -> Duplicate:

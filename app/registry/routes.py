@@ -11,12 +11,13 @@ from app.http.authentication import Admin, Engineer, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.predictions.provider import PredictionsDep
 from app.registry import service
 from app.registry.schemas import AliasIn, AliasOut, ModelOut, MoveOut, ReportOut, RollbackIn
 from models.errors import BadName
 
-router = APIRouter(prefix="/v1", tags=["models"])
+router = APIRouter(prefix="/v1", tags=["models"], route_class=Route)
 
 # Nothing is loaded and nothing is run, whatever a class is called.
 _REPORT_POLICY = (

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.errors import Conflict, NotFound
 from app.core.tables import Alias, AliasMove, ModelVersion, MoveKind, Tuning
@@ -81,6 +82,9 @@ def add_version(session: Session, tuning: Tuning, new: NewVersion) -> ModelVersi
         metrics=new.metrics,
     )
     repository.add(session, version)
+    audit.record(
+        session, "version.add", version.id, project=version.project_id, after=_recorded(version)
+    )
     return version
 
 
@@ -150,6 +154,8 @@ def delete_version(
     elif repository.has_batches(session, version_id):
         why = "a batch names it"
     else:
+        project_id, before = found.row.project_id, _recorded(found.row)
+        audit.record(session, "version.delete", version_id, project=project_id, before=before)
         session.delete(found.row)
         session.flush()
         project_rows.note_deletion(session)
@@ -273,10 +279,26 @@ def _move(
         moved_by=principal.key_id,
         reason=None if reason is None else clean_text(reason, "reason", max_length=500),
     )
+    audit.record(
+        session,
+        f"alias.{kind}",
+        name,
+        project=version.project_id,
+        before=None if now is None else _named(repository.get(session, now.version_id)),
+        after=_named(version) | {"reason": record.reason},
+    )
     moved = repository.move(session, record)
     if name == PRODUCTION:
         project_rows.note_change(session, version.project_id)
     return AliasView(moved, version)
+
+
+def _recorded(version: ModelVersion) -> dict[str, Any]:
+    return audit.columns(version, "number", "digest", "artifact_sha256", "tuning_id")
+
+
+def _named(version: ModelVersion | None) -> dict[str, Any]:
+    return {} if version is None else {"version": version.number, "model": version.id}
 
 
 def _alias(name: str) -> str:

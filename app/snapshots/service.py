@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.errors import NotFound
 from app.core.storage import Storage
 from app.core.tables import Image, Project, Snapshot, SnapshotImage
@@ -106,6 +107,8 @@ def _insert(
         for position, (row, image) in enumerate(zip(rows, labelled, strict=True))
     ]
     repository.add(session, snapshot, entries)
+    after = audit.columns(snapshot, "digest", "image_count")
+    audit.record(session, "snapshot.freeze", snapshot.id, project=project.id, after=after)
     return snapshot
 
 

@@ -11,12 +11,13 @@ from app.http.authentication import Engineer, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
+from app.http.routing import Route
 from app.tunings import service
 from app.tunings.events import tuning_events
 from app.tunings.schemas import TuningIn, TuningOut
 from models.errors import BadDataset, BadName, BadRecipe
 
-router = APIRouter(prefix="/v1", tags=["tunings"])
+router = APIRouter(prefix="/v1", tags=["tunings"], route_class=Route)
 
 _POLL_SECONDS, _KEEP_ALIVE_SECONDS = 0.5, 15.0
 

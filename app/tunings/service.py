@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core import audit
 from app.core.access import Principal
 from app.core.database import database_now
 from app.core.errors import Conflict, NotFound
@@ -53,6 +54,8 @@ def start_tuning(
         queued_at=database_now(),
     )
     repository.add(session, tuning)
+    after = audit.columns(tuning, "snapshot_id", "recipe", "seed", "view", "backbone")
+    audit.record(session, "tuning.start", tuning.id, project=project.id, after=after)
     send_tuning(session, queue, tuning.id)
     return TuningRow(tuning, snapshot, None)
 

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import uvicorn
 from fastapi import FastAPI
 
+from app.core.settings import Settings
+from app.http.server import server_config
 from tests.integration.services import wait_for
 
 
 @contextmanager
 def listening(app: FastAPI) -> Iterator[tuple[str, int]]:
     """Run `app` as `shotline serve` does; yield where it listens."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, server_header=False
-    )
-    server = uvicorn.Server(config)
+    settings: Settings = app.state.gateway.settings
+    server = uvicorn.Server(server_config(app, settings, host="127.0.0.1", port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:

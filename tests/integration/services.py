@@ -105,14 +105,17 @@ def gateway(environment: Mapping[str, str], log: Path, *, status: str = "ready")
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "app.cli.main", "serve"]
     with process(command, {**environment, "SHOTLINE_PORT": str(port)}, log):
-        address = f"http://127.0.0.1:{port}"
+        scheme = "https" if "SHOTLINE_TLS_KEY_FILE" in environment else "http"
+        address = f"{scheme}://127.0.0.1:{port}"
         wait_for(lambda: _status(address) == status, f"a ready gateway ({log})")
         yield address
 
 
 def _status(address: str) -> str:
     try:
-        status: str = httpx2.get(f"{address}/readyz", timeout=5).json()["status"]
+        # A test's certificate is for the test to judge.
+        answer = httpx2.get(f"{address}/readyz", timeout=5, verify=False)
+        status: str = answer.json()["status"]
     except httpx2.HTTPError:
         return "away"
     return status
@@ -123,13 +126,18 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def parent_of(pid: int) -> int:
+    """The process that started it, or that took over from that one."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
 def descendants(pid: int) -> dict[int, str]:
     """Return the command lines of all processes below `pid`."""
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+                parent = parent_of(int(entry.name))
                 command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
