@@ -46,6 +46,7 @@ SCENARIOS = {
     "workers": "benchmarks.faults.workers",
     "redis": "benchmarks.faults.redis",
     "redis_away": "benchmarks.faults.redis_away",
+    "redis_hung": "benchmarks.faults.redis_hung",
 }
 
 _ROOT = Path(__file__).parents[2]
