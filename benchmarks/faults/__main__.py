@@ -54,6 +54,7 @@ SCENARIOS = {
     "redis_away": "benchmarks.faults.redis_away",
     "schemathesis": "benchmarks.faults.schemathesis_run",
     "hostile": "benchmarks.faults.hostile",
+    "redis_hung": "benchmarks.faults.redis_hung",
 }
 
 _ROOT = Path(__file__).parents[2]

@@ -14,8 +14,8 @@ from typing import Any, Final
 from benchmarks.faults.stand import Redis, Stand, stand, wait_for
 
 RECIPE: Final = {"steps": 40, "warmup_steps": 5, "folds": 2, "threads": 1}
-_AWAY, _QUICK_AWAY = 5.0, 1.0  # seconds without a server
-_IMAGES, _QUICK_IMAGES = 24, 8
+AWAY, QUICK_AWAY, MINUTE = 5.0, 1.0, 60.0  # seconds without a server
+_IMAGES, _QUICK_IMAGES = 12, 8
 # Batches give way to tunings again and again; each time costs seconds on two cores.
 _SECONDS = 230.0
 
@@ -61,16 +61,16 @@ FAULTS: Final[Mapping[str, Fault]] = {
 def run(home: Path, *, quick: bool, report: Callable[[str], None]) -> dict[str, Any]:
     """See the module's docstring."""
     faults = {"killed": killed} if quick else FAULTS  # which is a flush, and more
-    return try_faults(home, faults, _QUICK_AWAY if quick else _AWAY, quick=quick, report=report)
+    return try_faults(home, faults, QUICK_AWAY if quick else AWAY, report, quick=quick)
 
 
 def try_faults(
     home: Path,
     faults: Mapping[str, Fault],
     seconds: float,
+    report: Callable[[str], None],
     *,
     quick: bool,
-    report: Callable[[str], None],
 ) -> dict[str, Any]:
     """Bring one fault after the other about, each under work; return what was found."""
     with _redis(home) as redis:
@@ -116,7 +116,7 @@ def _round(
 ) -> dict[str, Any]:
     """Have work under way and waiting, bring the fault about, ask for more, and wait."""
     images = _QUICK_IMAGES if quick else _IMAGES
-    tunings = [made.tune(seed=0) for _ in range(1 if quick else 3)]
+    tunings = [made.tune(seed=0) for _ in range(1 if quick else 2)]
     batches = [made.decide(images)]
     wait_for(lambda: made.tuning(tunings[0])["state"] == "running", "a running tuning")
     fault(redis, seconds)

@@ -1,4 +1,4 @@
-"""Redis breaks while there is work; in full by `python -m benchmarks.faults redis redis_away`."""
+"""Redis breaks while there is work; in full by `python -m benchmarks.faults redis`."""
 
 import tempfile
 from pathlib import Path
