@@ -28,12 +28,14 @@ print(*project['dependencies'], *extras['onnx'], *extras['openvino'], *extras['p
         > requirements.txt \
     && pip install --constraint constraints.txt --requirement requirements.txt hatchling
 
-COPY README.md LICENSE ./
+COPY README.md LICENSE docker-compose.yml .env.example ./
+COPY deploy/make-secrets deploy/install.sh ./deploy/
+COPY docs/deploy.md docs/airgap.md docs/operations.md ./docs/
 COPY models ./models
 COPY app ./app
 COPY worker ./worker
 RUN pip install --no-deps --no-build-isolation . \
-    && rm -rf /build/*
+    && rm -rf /build/* /build/.env.example
 
 # The named volume takes over this folder's owner when it is first made.
 RUN groupadd --gid 10001 shotline \

@@ -37,6 +37,8 @@ from app.projects import routes as projects
 from app.registry import routes as registry
 from app.tunings import routes as tunings
 
+_DISK_SECONDS = 10.0
+
 # Asked in this order whose a request is: first what a line waits for.
 ROUTERS: tuple[APIRouter, ...] = (
     predictions.router,
@@ -100,9 +102,10 @@ def make_gateway(
 ) -> Gateway:
     """Put together what the routes use, what runs beside them and what `/readyz` asks after."""
     gateway = Gateway(settings, database, storage, queue, KeyCache(database), Metrics())
-    gateway.metrics.watch_disk(settings.home)
+    gateway.metrics.watch_disk(gateway.disk)
     sweep_age = settings.storage.orphan_age
     gateway.components += [
+        Repeater("disk", gateway.disk.look, _DISK_SECONDS),
         Repeater("keys", gateway.keys.refresh, settings.prediction.refresh_seconds),
         Repeater(
             "sweep", lambda: sweep_orphans(database, gateway.storage, min_age=sweep_age), sweep_age
@@ -119,6 +122,7 @@ def make_gateway(
         HealthCheck("database", lambda: _check_database(database)),
         HealthCheck("audit", lambda: check_key(database)),
         HealthCheck("storage", storage.check),
+        HealthCheck("disk", gateway.disk.check, about=gateway.disk.about),
         HealthCheck("queue", queue.check),
     ]
     return gateway

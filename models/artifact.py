@@ -70,8 +70,8 @@ class ArtifactHeader(BaseModel):
         metrics: what is known of the result; not part of the digest.
         created: when, in UTC; not part of the digest.
         shotline: the version that made it; not part of the digest.
-        made_on: the processor, arithmetic and PyTorch that made it, which round in their own way;
-            not part of the digest.
+        made_on: the processor, arithmetic and PyTorch that made it, which round in their own way,
+            as do smaller pieces of work where memory was short; not part of the digest.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,7 +1,8 @@
 """The frozen CLIP: identified, and asked for image and text features."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Literal, cast
 
 import open_clip
@@ -10,7 +11,8 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn.functional import normalize, pad
 
-from models.errors import BackboneUnavailable
+from models.chunks import Chunks
+from models.errors import BackboneUnavailable, DeviceUnavailable
 from models.image_tower import ImageTower
 from models.imaging import Interpolation, PixelSpec
 from models.text_encoder import TextEncoder
@@ -36,6 +38,7 @@ class Backbone:
         pixels: what the image encoder expects.
         image: from pixels to image features, for engines other than PyTorch's own.
         logit_scale: `exp` of the log parameter, the factor in front of the cosines.
+        image_batch: images that are encoded at once; another size rounds otherwise.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Backbone:
         self.precision = _choose_precision(precision, self.device)
         clip.float().eval().requires_grad_(requires_grad=False).to(self.device)
         self.tokenize = tokenize
+        self.image_batch = IMAGE_BATCH
         self.text = TextEncoder(clip)
         self.pixels = _pixel_spec(clip)
         self.image = ImageTower(clip, self.pixels.mean, self.pixels.std).eval().to(self.device)
@@ -63,14 +67,14 @@ class Backbone:
     def encode_images(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
         """Return L2-normalised image features in single precision on the CPU.
 
-        `b` may be any number; images are encoded `IMAGE_BATCH` at a time.
+        `b` may be any number; images are encoded `image_batch` at a time.
         """
-        chunks = [self._encode_chunk(chunk) for chunk in pixels.split(IMAGE_BATCH)]
+        chunks = [self._encode_chunk(chunk) for chunk in pixels.split(self.image_batch)]
         return torch.cat(chunks) if chunks else torch.empty(0, self.embed_dim)
 
     def _encode_chunk(self, pixels: UInt8[Tensor, "b 3 size size"]) -> Float[Tensor, "b embed_dim"]:
         count = pixels.shape[0]
-        full = pad(pixels, (0, 0, 0, 0, 0, 0, 0, IMAGE_BATCH - count))
+        full = pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.image_batch - count))
         return self.encode_batch(full)[:count]
 
     @torch.no_grad()
@@ -82,6 +86,16 @@ class Backbone:
         with self.autocast():
             features: Tensor = self.image(pixels.to(self.device))
         return features.cpu()
+
+    @contextmanager
+    def in_chunks(self, chunks: Chunks) -> Iterator[None]:
+        """Do everything in pieces of these sizes."""
+        before = self.text.chunk, self.image_batch
+        self.text.chunk, self.image_batch = chunks.texts, chunks.images or IMAGE_BATCH
+        try:
+            yield
+        finally:
+            self.text.chunk, self.image_batch = before
 
     @property
     def vision(self) -> nn.Module:
@@ -109,7 +123,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def _choose_device(device: Device) -> torch.device:
     if device == "cuda" and not torch.cuda.is_available():
-        raise BackboneUnavailable(
+        raise DeviceUnavailable(
             "The device 'cuda' was asked for, and this machine shows no usable GPU.",
             fix="Use --device cpu, or check the driver with nvidia-smi.",
             field="device",

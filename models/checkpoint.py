@@ -7,7 +7,7 @@ A tuning is one tuner run on all training images and, where there is no holdout,
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from models.chunks import Chunks
 from models.errors import CheckpointMismatch, DamagedArtifact, file_errors
 from models.files import read_metadata
 
@@ -98,9 +99,14 @@ class Checkpoint:
     """The state of a whole tuning: the last epoch of every run so far.
 
     All but the last are finished; their context tokens are their results.
+
+    Attributes:
+        runs: what each has come to.
+        chunks: the pieces that all of them were done in.
     """
 
     runs: tuple[RunCheckpoint, ...] = ()
+    chunks: Chunks = field(default_factory=Chunks)
 
     def with_run(self, index: int, run: RunCheckpoint) -> "Checkpoint":
         """Return this checkpoint with run number `index` as its last."""
@@ -127,7 +133,13 @@ class Checkpoint:
                 }
             )
         runs = json.dumps(headers)
-        metadata = {"format": FORMAT, "runs": runs, "checksum": _checksum(runs, tensors)}
+        chunks = self.chunks.model_dump_json()
+        metadata = {
+            "format": FORMAT,
+            "runs": runs,
+            "chunks": chunks,
+            "checksum": _checksum(runs + chunks, tensors),
+        }
         return safetensors.torch.save(tensors, metadata=metadata)
 
     @classmethod
@@ -150,9 +162,12 @@ class Checkpoint:
             )
         try:
             tensors = safetensors.torch.load(data)
-            if metadata["checksum"] != _checksum(metadata["runs"], tensors):
+            # Older ones know the usual pieces alone.
+            chunks = metadata.get("chunks", "")
+            if metadata["checksum"] != _checksum(metadata["runs"] + chunks, tensors):
                 raise ValueError
-            return cls(tuple(_read_runs(metadata["runs"], tensors)))
+            runs = tuple(_read_runs(metadata["runs"], tensors))
+            return cls(runs, Chunks.model_validate_json(chunks) if chunks else Chunks())
         except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
             raise DamagedArtifact(
                 f"{name} is damaged ({len(data)} bytes): it is not what its checksum says.",
@@ -180,8 +195,8 @@ def _read_runs(runs: str, tensors: dict[str, Tensor]) -> Iterator[RunCheckpoint]
         yield RunCheckpoint(**header | parts)
 
 
-def _checksum(runs: str, tensors: dict[str, Tensor]) -> str:
-    hasher = hashlib.sha256(runs.encode())
+def _checksum(text: str, tensors: dict[str, Tensor]) -> str:
+    hasher = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         hasher.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
         hasher.update(tensor.numpy().tobytes())

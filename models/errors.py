@@ -9,9 +9,11 @@
     │   └── BadView             a region of interest or resize mode that cannot be applied
     ├── Refused                 two things do not belong together, or cannot be trusted
     │   ├── BackboneUnavailable not on this machine, or of a kind that prompts cannot be tuned for
+    │   │   └── DeviceUnavailable   the device that it should run on is not there, or lost
     │   ├── DamagedArtifact     bytes that are no whole artifact or checkpoint
     │   ├── ArtifactMismatch    an artifact of another backbone or format
     │   └── CheckpointMismatch  a checkpoint of another recipe, snapshot or seed
+    ├── OutOfMemory             more than the device's memory holds
     ├── StorageFull             no space left on the device
     ├── StorageUnusable         a file that the system will not let be read or written
     └── Cancelled               someone asked for the work to stop
@@ -86,6 +88,10 @@ class BackboneUnavailable(Refused):
     """The backbone is not on this machine, or prompts cannot be tuned for it."""
 
 
+class DeviceUnavailable(BackboneUnavailable):
+    """The device that the backbone should run on is not there, or does not compute any more."""
+
+
 class DamagedArtifact(Refused):
     """Bytes that are no whole artifact or checkpoint."""
 
@@ -96,6 +102,10 @@ class ArtifactMismatch(Refused):
 
 class CheckpointMismatch(Refused):
     """A checkpoint of another recipe, snapshot or seed."""
+
+
+class OutOfMemory(ShotlineError):
+    """More than the device's memory holds, in however small pieces."""
 
 
 class StorageFull(ShotlineError):

@@ -109,7 +109,9 @@ class FolderFeatureStore:
 
 def feature_space(backbone: Backbone) -> str:
     """Return what stands for the backbone in a feature key: its digest and its arithmetic."""
-    return f"{backbone.digest} {backbone.device.type} {backbone.precision}"
+    space = f"{backbone.digest} {backbone.device.type} {backbone.precision}"
+    size = backbone.image_batch
+    return space if size == IMAGE_BATCH else f"{space} batches of {size}"
 
 
 def image_features(
@@ -139,8 +141,8 @@ def image_features(
     pending = list(missing.items())
     total, done = len(set(keys)), len(known)
     progress(done, total)
-    for start in range(0, len(pending), IMAGE_BATCH):
-        batch = pending[start : start + IMAGE_BATCH]
+    for start in range(0, len(pending), backbone.image_batch):
+        batch = pending[start : start + backbone.image_batch]
         size, interpolation = backbone.pixels.size, backbone.pixels.interpolation
         pixels = [to_pixels(image.read(), view, size, interpolation) for _, image in batch]
         for (key, _), feature in zip(

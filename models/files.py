@@ -17,6 +17,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         StorageUnusable: when the system refuses; the same.
     """
     with file_errors(path, "written"):
+        made = [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         # Not by tempfile, whose files no other account may read: the umask says who may.
@@ -31,7 +32,8 @@ def write_atomic(path: Path, data: bytes) -> None:
             with contextlib.suppress(FileNotFoundError):
                 temporary.unlink()
             raise
-        flush_directory(path.parent)
+        for folder in (path.parent, *(one.parent for one in made)):
+            flush_directory(folder)
 
 
 def read_metadata(data: bytes) -> dict[str, str]:

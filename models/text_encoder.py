@@ -44,6 +44,9 @@ class Prompts(NamedTuple):
 class TextEncoder(nn.Module):
     """The text tower of a CLIP or a CustomTextCLIP of open_clip.
 
+    Attributes:
+        chunk: prompts that are run at once; None for `CHUNK`.
+
     Raises:
         BackboneUnavailable: a tower that is not open_clip's own TextTransformer, or that pools
             or masks in a way that embeddings alone cannot drive.
@@ -67,6 +70,7 @@ class TextEncoder(nn.Module):
             torch.equal(mask.cpu(), torch.full_like(mask.cpu(), float("-inf")).triu_(1))
         )
         self.register_buffer("attn_mask", mask, persistent=False)
+        self.chunk: int | None = None
 
     @property
     def width(self) -> int:
@@ -99,7 +103,7 @@ class TextEncoder(nn.Module):
     ) -> Float[Tensor, "n embed_dim"]:
         """Return the text features, not normalised, `(n, embed_dim)`.
 
-        Beyond `CHUNK` prompts, more of them take no more memory than to hold them.
+        Beyond a chunk of prompts, more of them take no more memory than to hold them.
 
         Args:
             prompts: at least `positions(prompts.eot)` positions long.
@@ -107,9 +111,10 @@ class TextEncoder(nn.Module):
             layers: deep prompts for the positions after start-of-text, see `run_blocks`.
         """
         run = partial(self._run, cut=cut, layers=layers)
-        if len(prompts.eot) <= CHUNK:
+        size = self.chunk or CHUNK
+        if len(prompts.eot) <= size:
             return run(*prompts)
-        chunks = zip(prompts.embeddings.split(CHUNK), prompts.eot.split(CHUNK), strict=True)
+        chunks = zip(prompts.embeddings.split(size), prompts.eot.split(size), strict=True)
         # Nothing is drawn in the tower, so that there is no state of a generator to go back to.
         again = partial(checkpoint, run, use_reentrant=False, preserve_rng_state=False)
         return torch.cat([again(*chunk) for chunk in chunks])

@@ -1,5 +1,6 @@
 """A tuning from end to end: labelled photographs and a recipe in, an artifact out."""
 
+import gc
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,22 +16,26 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.artifact import Artifact, ArtifactHeader, TuningMetrics
-from models.backbone import Backbone
+from models.backbone import IMAGE_BATCH, Backbone
 from models.baselines.zero_shot import zero_shot
 from models.checkpoint import Checkpoint
+from models.chunks import Chunks, smaller
 from models.classes import ClassSpec
 from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
 from models.decision import class_probabilities
+from models.errors import OutOfMemory
 from models.evaluation.metrics import evaluate
 from models.evaluation.results import Evaluation
 from models.evaluation.splits import cross_validation_folds
+from models.faults import fault_of
 from models.features import FeatureStore, image_features
 from models.fusion import Texts, fused_embeddings
 from models.imaging import View
 from models.loss import EpochRecord
 from models.recipe import Recipe
+from models.text_encoder import CHUNK
 from models.threads import fixed_threads
 from models.training_set import TrainingSet
 from models.tuner import Tuner
@@ -124,20 +129,33 @@ class Tuning:
         self._seed, self._view, self._store = seed, view, store
         self._observer = observer or SilentObserver()
         self._checkpoint = checkpoint or Checkpoint()
+        self._phase: Phase = "features"
         self._prompt_names = [spec.prompt_name for spec in classes]
         self._seconds: dict[str, float] = {}
 
     def run(self) -> Artifact:
         """Tune, evaluate, and return the artifact.
 
+        Where the device runs out of memory, the tuning starts again in smaller pieces: to go on
+        with others would give an artifact that depends on when that happened.
+
         Raises:
             BadImage: an image cannot be decoded.
             BadRecipe: the recipe does not fit the classes.
             CheckpointMismatch: the checkpoint is of another tuning.
+            OutOfMemory: one class, or one image, at a time is still too much.
             Cancelled: the observer said so.
         """
         with fixed_threads(self._recipe.threads):
-            return self._artifact()
+            while True:
+                try:
+                    with self._backbone.in_chunks(self._checkpoint.chunks):
+                        return self._artifact()
+                except Exception as error:
+                    if fault_of(error) != "memory":
+                        raise
+                    self._checkpoint = Checkpoint(chunks=self._smaller_chunks(error))
+                _release_memory()  # once the error, which holds on to tensors, is gone
 
     def _artifact(self) -> Artifact:
         with self._timed("features"):
@@ -249,11 +267,34 @@ class Tuning:
             metrics=metrics,
             created=datetime.now(UTC),
             shotline=version("shotline"),
-            made_on=_made_on(self._backbone),
+            made_on=", ".join([*_made_on(self._backbone), *self._checkpoint.chunks.named()]),
         )
+
+    def _smaller_chunks(self, error: Exception) -> Chunks:
+        """Return smaller pieces of what the memory did not suffice for.
+
+        Raises:
+            OutOfMemory: there are none.
+        """
+        now = self._checkpoint.chunks
+        if self._phase == "features":
+            images = smaller(now.images or IMAGE_BATCH)
+            if images is not None:
+                return now.model_copy(update={"images": images})
+        else:
+            texts = smaller(min(now.texts or CHUNK, len(self._classes)))
+            if texts is not None:
+                return now.model_copy(update={"texts": texts})
+        one = "image" if self._phase == "features" else "class"
+        raise OutOfMemory(
+            f"The device ran out of memory, even with one {one} at a time.",
+            fix="Free the device of other work (nvidia-smi shows it), or use a smaller backbone or"
+            " a device with more memory; then start the tuning again.",
+        ) from error
 
     @contextmanager
     def _timed(self, phase: Phase) -> Iterator[None]:
+        self._phase = phase
         start = time.monotonic()
         yield
         self._seconds[phase] = round(time.monotonic() - start, 3)
@@ -290,14 +331,20 @@ class _Reporter:
         self._report(tuner, progress)
 
 
-def _made_on(backbone: Backbone) -> str:
+def _made_on(backbone: Backbone) -> tuple[str, str, str]:
     """Name what rounds: processor or GPU, arithmetic, PyTorch."""
     chip = (
         torch.cuda.get_device_name(backbone.device)
         if backbone.device.type == "cuda"
         else f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     )
-    return f"{chip}, {backbone.precision}, PyTorch {torch.__version__}"
+    return chip, backbone.precision, f"PyTorch {torch.__version__}"
+
+
+def _release_memory() -> None:
+    """Give back what an attempt that failed has left on the device."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def _labels(images: Sequence[LabelledImage]) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import structlog
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from app.batches import repository
 from app.batches.results import as_line
@@ -32,8 +32,10 @@ from app.predictions.model import ResidentModel, read_artifact_of, resident
 from app.predictions.repository import Version
 from app.predictions.repository import version as find_version
 from app.predictions.schemas import shown_decision
+from models.chunks import smaller
 from models.decision import decide
-from models.errors import ShotlineError
+from models.errors import OutOfMemory, ShotlineError
+from models.faults import fault_of
 from models.pixels import to_pixels
 from worker.child import GaveWay, HandedBack, LeaseLost, main, patiently, run_job
 
@@ -91,8 +93,9 @@ class Decider:
     ) -> None:
         self._head = model.check_encoder(encoder)
         self._model, self._encoder, self._storage = model, encoder, storage
-        self._settings, self._top_k = settings, top_k
+        self._top_k, self._ride_images = top_k, settings.prediction.max_batch
         self._shown = {"id": str(model.id), "version": model.number, "digest": model.digest}
+        self._max_pixels = settings.limits.image_pixels
         self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
 
     def close(self) -> None:
@@ -101,9 +104,10 @@ class Decider:
 
     def decide(self, images: Sequence[BatchImage]) -> Part:
         """Return the results of consecutive images."""
-        ride = self._settings.prediction.max_batch
-        rides = [images[start : start + ride] for start in range(0, len(images), ride)]
-        parts = [self._ride(some) for some in rides]
+        parts: list[Part] = []
+        while images:
+            ride, images = images[: self._ride_images], images[self._ride_images :]
+            parts.append(self._ride(ride))
         return Part(b"".join(part.lines for part in parts), sum(part.failed for part in parts))
 
     def _ride(self, images: Sequence[BatchImage]) -> Part:
@@ -124,26 +128,54 @@ class Decider:
     def _decisions(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
         if not pixels:
             return []
-        features = self._encoder.encode(np.stack(pixels))
+        features = self._encode(pixels)
         rows = probabilities(features, [self._head] * len(pixels))
         labels = self._model.labels
         return [shown_decision(decide(labels, row, top_k=self._top_k)) for row in rows]
+
+    def _encode(self, pixels: Sequence[Pixels]) -> Float[np.ndarray, "n embed_dim"]:
+        """Encode the images, from here on fewer at a time where they are too many for the device.
+
+        Raises:
+            OutOfMemory: one alone is.
+        """
+        size = min(self._ride_images, len(pixels))
+        while True:
+            try:
+                rides = [pixels[start : start + size] for start in range(0, len(pixels), size)]
+                return np.concatenate([self._encoder.encode(np.stack(ride)) for ride in rides])
+            except Exception as error:
+                if fault_of(error) != "memory":
+                    raise
+                fewer = smaller(size)
+                if fewer is None:
+                    raise _out_of_memory() from error
+            size = self._ride_images = fewer
+            log.warning("out_of_memory", images_at_a_time=size)
 
     def _decode(self, image: BatchImage) -> Pixels | Failure:
         if image.sha256 is None:
             assert image.problem is not None  # noqa: S101 - an image has one of the two
             return Failure(problem=image.problem["problem"], fix=image.problem["fix"])
-        spec, limits = self._encoder.pixels, self._settings.limits
+        spec = self._encoder.pixels
         try:
             return to_pixels(
                 self._storage.read(image.sha256),
                 self._model.view,
                 spec.size,
                 spec.interpolation,
-                max_pixels=limits.image_pixels,
+                max_pixels=self._max_pixels,
             )
         except ShotlineError as error:
             return failure_of(error)
+
+
+def _out_of_memory() -> OutOfMemory:
+    return OutOfMemory(
+        "The device ran out of memory, even with one image at a time.",
+        fix="Free the device of other work (nvidia-smi shows it), or use a device with more"
+        " memory; then start the batch again.",
+    )
 
 
 class BatchRun:

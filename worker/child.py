@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -17,7 +18,8 @@ from app.core.jobs import Failure, JobStates, Lease, failure_of
 from app.core.logging import configure_logging
 from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
-from models.errors import Cancelled, ShotlineError
+from models.errors import Cancelled, OutOfMemory, ShotlineError
+from models.faults import Fault, fault_of
 from worker import exit_codes
 
 log = structlog.get_logger(__name__)
@@ -74,12 +76,12 @@ def run_job(
     except (HandedBack, Unavailable) as error:
         log.info("handed_back", reason=str(error))
         return exit_codes.HANDED_BACK
-    except ShotlineError as error:
-        log.warning("failed", error=str(error))
-        return _fail(jobs, lease, database, failure_of(error))
     except Exception as error:
-        log.exception("unforeseen_error")
-        return _fail(jobs, lease, database, _unforeseen(jobs.noun, error))
+        fault = fault_of(error)
+        if fault == "lost":
+            log.exception("device_lost")
+            return exit_codes.DEVICE_LOST
+        return _fail(jobs, lease, database, _reason(error, fault, jobs.noun))
     return exit_codes.DONE
 
 
@@ -112,9 +114,15 @@ def main(arguments: list[str], noun: str, make_run: MakeRun) -> int:
     names = {f"{noun}_id": str(lease.job_id), "attempt": lease.attempt}
     with acting("the worker"), structlog.contextvars.bound_contextvars(**names):
         try:
-            return run.run()
+            code = run.run()
         finally:
             database.close()
+    if code == exit_codes.DEVICE_LOST:
+        # What is left of the device's driver in this process may abort it on its way out.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 def _fail(jobs: JobStates[Any], lease: Lease, database: Database, failure: Failure) -> int:
@@ -128,12 +136,18 @@ def _fail(jobs: JobStates[Any], lease: Lease, database: Database, failure: Failu
         return exit_codes.HANDED_BACK
 
 
-def _unforeseen(noun: str, error: Exception) -> Failure:
-    if type(error).__name__ == "OutOfMemoryError":  # torch's, which not every child imports
+def _reason(error: Exception, fault: Fault | None, noun: str) -> Failure:
+    if fault == "memory" and not isinstance(error, OutOfMemory):
+        log.warning("out_of_memory", exc_info=True)
         return Failure(
-            problem="The device ran out of memory.",
-            fix="Use a smaller backbone, or free the device of other work, then start it again.",
+            problem="The device ran out of memory before the work began.",
+            fix="Use a smaller backbone, or free the device of other work (nvidia-smi shows it),"
+            f" then start the {noun} again.",
         )
+    if isinstance(error, ShotlineError):
+        log.warning("failed", error=str(error))
+        return failure_of(error)
+    log.error("unforeseen_error", exc_info=True)
     return Failure(
         problem=f"The {noun} met an error that nobody foresaw ({type(error).__name__}).",
         fix=f"Look for the {noun}'s id in the worker's log, and report what it says there.",

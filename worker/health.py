@@ -2,12 +2,13 @@
 
 Two things are asked: that this very worker answers through the broker, and that the device which
 its tunings would use computes. The exit code is 0, or 1 with the reason on standard error; the
-process is meant to be started anew for each check and killed when it hangs.
+process is meant to be started anew for each check and killed when it hangs. A worker that has lost
+its device is unhealthy until that computes again. With `--device` the device alone is asked.
 """
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -17,6 +18,7 @@ from celery.utils.nodenames import default_nodename
 from app.core.errors import Unavailable
 from app.core.settings import QueueSettings, Settings
 from models.errors import ShotlineError
+from worker.device import DeviceRecord
 
 _SECONDS: Final = 10.0
 
@@ -79,14 +81,17 @@ def check_device(name: str) -> None:
         )
 
 
-def main() -> int:
-    """Ask both and say so."""
+def main(*, worker: bool = True) -> int:
+    """Ask both, or the device alone, and say so."""
     os.nice(5)  # behind predictions, before a tuning: a busy machine is no reason to fail
     settings = Settings()
-    checks: Mapping[str, Callable[[], None]] = {
-        "worker": lambda: check_worker(settings.queue),
-        "device": lambda: check_device(settings.backbone.device),
-    }
+
+    def ask_worker() -> None:
+        DeviceRecord.of(settings).check()
+        check_worker(settings.queue)
+
+    checks: dict[str, Callable[[], None]] = {"worker": ask_worker} if worker else {}
+    checks["device"] = lambda: check_device(settings.backbone.device)
     for name, check in checks.items():
         try:
             check()
@@ -98,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(worker="--device" not in sys.argv))

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from sqlalchemy.orm import Session
+from torch import Tensor
 
 from app.core.database import Database
 from app.core.errors import Unavailable
@@ -16,6 +17,7 @@ from app.core.settings import TuningSettings
 from app.core.storage import Storage
 from models.checkpoint import Checkpoint
 from models.errors import StorageFull
+from models.features import FeatureKey, FeatureStore
 from models.loss import EpochRecord
 from models.tuning import TuningProgress
 from worker.child import HandedBack, LeaseLost
@@ -31,8 +33,13 @@ class RowObserver:
     A database that is away for a while is no reason to stop: the next report says the same and
     more.
 
+    What is kept for the next attempt clears the tuning of losses: it got further. An attempt that
+    could not go on from where the last one stood is no nearer to the end, whatever it keeps.
+
     Attributes:
         stopping: set it to have a checkpoint written at the end of the epoch, and the work stopped.
+        gets_further: set it to False where the attempt begins anew.
+        keeps_features: set it where a feature was computed and stored.
     """
 
     def __init__(
@@ -42,7 +49,8 @@ class RowObserver:
         self._database, self._storage = database, storage
         self._progress_at = self._checkpoint_at = -math.inf
         self._phase = ""
-        self.stopping = False
+        self.stopping = self.keeps_features = False
+        self.gets_further = True
 
     def on_progress(self, progress: TuningProgress) -> None:
         """Write how far the tuning is, unless that was done a moment ago.
@@ -57,8 +65,10 @@ class RowObserver:
         due = now - self._progress_at >= self._settings.progress_seconds
         if due or progress.phase != self._phase or progress.done == progress.total:
             self._progress_at, self._phase = now, progress.phase
-            shown = progress_as_json(progress)
-            self._write(lambda session: TUNINGS.note(session, self._lease, progress=shown))
+            values: dict[str, Any] = {"progress": progress_as_json(progress)}
+            if self.keeps_features:
+                values["losses"], self.keeps_features = 0, False
+            self._write(lambda session: TUNINGS.note(session, self._lease, **values))
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep the checkpoint, unless one was kept a moment ago.
@@ -80,7 +90,10 @@ class RowObserver:
         except StorageFull as error:  # the tuning itself needs little; it may yet succeed
             log.warning("checkpoint_not_kept", error=str(error))
             return
-        self._write(lambda session: TUNINGS.note(session, self._lease, checkpoint=sha256))
+        values: dict[str, Any] = {"checkpoint": sha256}
+        if self.gets_further:
+            values["losses"] = 0
+        self._write(lambda session: TUNINGS.note(session, self._lease, **values))
 
     def _write(self, write: Callable[[Session], Standing]) -> None:
         try:
@@ -91,6 +104,22 @@ class RowObserver:
             return
         if standing != "held":
             raise LeaseLost
+
+
+class NotedFeatures:
+    """A feature store that tells the observer of what it keeps."""
+
+    def __init__(self, store: FeatureStore, observer: RowObserver) -> None:
+        self._store, self._observer = store, observer
+
+    def get(self, key: FeatureKey) -> Tensor | None:
+        """Return the feature, or `None` where it has not been computed."""
+        return self._store.get(key)
+
+    def put(self, key: FeatureKey, feature: Tensor) -> None:
+        """Keep the feature."""
+        self._store.put(key, feature)
+        self._observer.keeps_features = True
 
 
 def progress_as_json(progress: TuningProgress) -> dict[str, Any]:

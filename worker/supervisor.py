@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -58,6 +58,8 @@ class Supervisor:
         settings: lease, heartbeat, attempts, limits.
         stopping: says whether this worker was told to stop.
         command: the child's command line; by default that of the kind.
+        lost_device: told under which job the device was lost; it sees to it that this worker takes
+            no more, and returns how often that was.
     """
 
     def __init__(
@@ -69,10 +71,11 @@ class Supervisor:
         *,
         stopping: Callable[[], bool] = lambda: False,
         command: Command | None = None,
+        lost_device: Callable[[UUID], int] = lambda _: 1,
     ) -> None:
         self._jobs, self._noun = jobs, jobs.noun
         self._database, self._queue, self._settings = database, queue, settings
-        self._stopping = stopping
+        self._stopping, self._lost_device = stopping, lost_device
         self._command = command or partial(child_command, jobs)
         self._owner = f"{socket.gethostname()}:{os.getpid()}:{new_id()}"
 
@@ -102,14 +105,28 @@ class Supervisor:
                 ending = self._watch(child, lease)
             finally:
                 child.kill()
-        ending = ending or self._ending_of(child.returncode)
+        ending = ending or self._ending_of(child.returncode, lease)
         self._settle(lease, ending, child.returncode)
 
-    def _ending_of(self, code: int) -> Ending:
+    def _ending_of(self, code: int, lease: Lease) -> Ending:
         """Return what the child's end means where this process did not bring it about."""
+        if code == exit_codes.DEVICE_LOST:
+            return self._device_lost(lease)
         if code in (exit_codes.HANDED_BACK, exit_codes.LEASE_LOST, exit_codes.GAVE_WAY):
             return _HANDED_BACK
         return Ending(_crash(code, self._noun), self._settings.max_attempts)
+
+    def _device_lost(self, lease: Lease) -> Ending:
+        """The job is not to blame, but where it happens under one job alone again and again."""
+        times = self._lost_device(lease.job_id)
+        log.error("device_lost", times=times)
+        failure = Failure(
+            problem=f"The device was lost under this {self._noun} {times} times, and computed"
+            " again each time.",
+            fix=f"Look for the {self._noun}'s id in the worker's log, which says what the device"
+            " reported; try other images or another backbone.",
+        )
+        return Ending(failure, 0 if times >= self._settings.max_attempts else None)
 
     def _too_long(self) -> Ending:
         seconds = self._settings.time_limit_seconds
@@ -130,14 +147,22 @@ class Supervisor:
                 return self._too_long()
             if self._stopping():
                 log.info("handing_back")
-                child.send_signal(signal.SIGTERM)  # a last checkpoint, if there is time for it
-                _ended_within(child, settings.drain_seconds)
-                return _STOPPED
+                return self._drain(child, lease)
             if self._standing(lease, renew=now >= renew_at) != "held":
                 return None
             if now >= renew_at:
                 renew_at = now + settings.heartbeat_seconds
         return None
+
+    def _drain(self, child: subprocess.Popen[bytes], lease: Lease) -> Ending:
+        """Have the child keep what is done, as long as there is time and someone wants it."""
+        child.send_signal(signal.SIGTERM)
+        give_up_at = time.monotonic() + self._settings.drain_seconds
+        while not _ended_within(child, self._settings.poll_seconds):
+            late = time.monotonic() > give_up_at
+            if late or self._standing(lease, renew=True) != "held":
+                break
+        return _STOPPED
 
     def _standing(self, lease: Lease, *, renew: bool) -> Standing:
         try:
@@ -182,12 +207,12 @@ class Supervisor:
         log.info("ended", exit_code=code, state=state or "as the child said")
 
 
-_STOPPED = Ending(
+_STOPPED: Final = Ending(
     Failure(problem="The worker was told to stop.", fix="Start the worker; the job then goes on."),
     max_attempts=None,
 )
 
-_HANDED_BACK = Ending(
+_HANDED_BACK: Final = Ending(
     Failure(
         problem="The database stayed away for too long.",
         fix="See that it runs; the job then goes on.",

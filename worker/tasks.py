@@ -11,7 +11,8 @@ from app.core.database import Database
 from app.core.jobs import BATCHES, TUNINGS, JobStates
 from app.core.queue import BATCH, BENCH, TUNE, CeleryQueue
 from worker.bench import BenchChild, answer_cell
-from worker.celery_app import STOP_FILE, app, settings
+from worker.celery_app import STOP_FILE, app, end_worker, settings
+from worker.device import DeviceRecord
 from worker.supervisor import Supervisor
 
 
@@ -31,12 +32,24 @@ def _supervise(jobs: JobStates[Any], job_id: str) -> None:
     database, queue = Database.of(settings), CeleryQueue(settings.queue)
     try:
         supervisor = Supervisor(
-            jobs, database, queue, settings.tuning, stopping=Path(os.environ[STOP_FILE]).exists
+            jobs,
+            database,
+            queue,
+            settings.tuning,
+            stopping=Path(os.environ[STOP_FILE]).exists,
+            lost_device=_lost_device,
         )
         supervisor.run(UUID(job_id))
     finally:
         queue.close()
         database.close()
+
+
+def _lost_device(job_id: UUID) -> int:
+    """Note it, and have the worker take no more jobs before this one is handed back."""
+    times = DeviceRecord.of(settings).lost(job_id)
+    end_worker()
+    return times
 
 
 @app.task(name=BENCH)  # type: ignore[untyped-decorator]

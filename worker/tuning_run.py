@@ -22,14 +22,14 @@ from models.artifact import Artifact
 from models.backbone import Backbone, Device
 from models.backbone_source import load_backbone
 from models.checkpoint import Checkpoint
-from models.errors import ShotlineError
+from models.errors import CheckpointMismatch, ShotlineError
 from models.features import FolderFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
 from models.report import ReportData, render_report
 from models.tuning import Tuning
 from worker.child import LeaseLost, main, patiently, run_job
-from worker.observer import RowObserver
+from worker.observer import NotedFeatures, RowObserver
 
 log = structlog.get_logger(__name__)
 
@@ -75,17 +75,30 @@ class TuningRun:
             return Job(row, snapshot, project.name)
 
     def _tune(self, row: TuningRow, snapshot: SnapshotContent) -> Artifact:
-        recipe = Recipe.model_validate(row.recipe)
+        checkpoint = self._checkpoint(row.checkpoint)
+        self._observer.gets_further = row.checkpoint is None or checkpoint is not None
+        try:
+            artifact = self._run_core(row, snapshot, checkpoint)
+        except CheckpointMismatch as error:
+            # Another kind of machine rounds otherwise: its work cannot be gone on with here.
+            log.warning("checkpoint_unusable", error=str(error))
+            self._observer.gets_further = False
+            artifact = self._run_core(row, snapshot, None)
+        return artifact
+
+    def _run_core(
+        self, row: TuningRow, snapshot: SnapshotContent, checkpoint: Checkpoint | None
+    ) -> Artifact:
         tuning = Tuning(
             snapshot.classes,
             snapshot.images,
             self._backbone(row.backbone),
-            recipe,
+            Recipe.model_validate(row.recipe),
             seed=row.seed,
             view=View.model_validate(row.view),
-            store=FolderFeatureStore(self._settings.feature_folder),
+            store=NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer),
             observer=self._observer,
-            checkpoint=self._checkpoint(row.checkpoint),
+            checkpoint=checkpoint,
         )
         return tuning.run()
 

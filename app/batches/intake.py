@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from app.core.archive import open_files
+from app.core.disk import Puts
 from app.core.errors import BadRequest
 from app.core.jobs import failure_of
 from app.core.settings import LimitSettings
-from app.core.storage import Storage
 from app.images.form import Sent, check_count, sent_file
 from app.images.incoming import SentFile
 from models.errors import BadInput, ShotlineError
@@ -47,7 +47,7 @@ def open_sent(sent: Sent, stack: ExitStack, limits: LimitSettings, scratch: Path
 
 
 def store_images(
-    files: Sequence[SentFile], storage: Storage, limits: LimitSettings
+    files: Sequence[SentFile], storage: Puts, limits: LimitSettings
 ) -> list[dict[str, Any]]:
     """Store each file's bytes; return the rows of the batch's images in the order of the files.
 
@@ -59,7 +59,7 @@ def store_images(
     return [_store(place, file, storage, limits) for place, file in enumerate(files)]
 
 
-def _store(place: int, file: SentFile, storage: Storage, limits: LimitSettings) -> dict[str, Any]:
+def _store(place: int, file: SentFile, storage: Puts, limits: LimitSettings) -> dict[str, Any]:
     row = {"position": place, "name": printable(file.name), "sha256": None, "problem": None}
     try:
         data = file.content(limits.file_bytes)

@@ -18,6 +18,7 @@ from app.batches.schemas import BATCH_BODY, RESULTS, BatchOut
 from app.batches.service import ResultFormat
 from app.core import errors
 from app.core.access import Principal
+from app.core.storage import keep_young, swept
 from app.http.authentication import Operator, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
 from app.http.numbers import Whole
@@ -76,7 +77,7 @@ async def start(
     version_id = await gateway.read(
         lambda reader: service.choose_version(reader, principal, project, model).id
     )
-    body = await spool(request, gateway.settings.scratch_folder)
+    body = await spool(request, gateway.settings.scratch_folder, room=gateway.disk.require_room)
     content_type = request.headers.get("content-type", "")
     take = partial(
         _take, gateway, principal, project, body, content_type, version_id=version_id, top_k=top_k
@@ -103,7 +104,9 @@ def _take(
     with ExitStack() as stack:
         sent = read_sent(body, content_type)
         files = open_sent(sent, stack, settings.limits, settings.scratch_folder)
-        images = store_images(files, gateway.storage, settings.limits)
+        images = store_images(files, gateway.disk.guarded(gateway.storage), settings.limits)
+    if keep_young(gateway.storage, {row["sha256"] for row in images if row["sha256"]}):
+        raise swept()
     with gateway.database.unit_of_work() as session:
         return service.start_batch(
             session,

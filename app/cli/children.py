@@ -6,20 +6,30 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+from app.cli.console import err
 from app.core.errors import Unavailable
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
 _LIBC = ctypes.CDLL(None)
 
 
-class _Child(NamedTuple):
+# Seconds before one that ended is started again: at first, and at most.
+_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
+
+
+@dataclass
+class _Child:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
     grace: float
+    start: Callable[[], subprocess.Popen[bytes]] | None
+    started_at: float
+    pause: float = _PAUSE
+    ended_at: float | None = None
 
 
 class Children:
@@ -38,7 +48,13 @@ class Children:
         self._children: list[_Child] = []
 
     def start(
-        self, name: str, command: Sequence[str], environment: Mapping[str, str], *, grace: float
+        self,
+        name: str,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        grace: float,
+        again: bool = False,
     ) -> None:
         """Start `command`; its output is appended to `NAME.log`.
 
@@ -47,29 +63,36 @@ class Children:
             command: program and arguments.
             environment: on top of this process's own.
             grace: seconds between being asked to stop and being killed.
+            again: start it anew when it ends, after a pause that grows while it does not last.
         """
         log = self._logs / f"{name}.log"
-        with log.open("ab") as output:
-            process = subprocess.Popen(  # noqa: S603 - our own programs
-                command,
-                env={**os.environ, **environment},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - no threads run yet
-            )
-        self._children.append(_Child(name, process, log, grace))
+
+        def begin() -> subprocess.Popen[bytes]:
+            with log.open("ab") as output:
+                return subprocess.Popen(  # noqa: S603 - our own programs
+                    command,
+                    env={**os.environ, **environment},
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                    preexec_fn=_die_with_parent,  # noqa: PLW1509 - a spinner's thread at most
+                )
+
+        child = _Child(name, begin(), log, grace, begin if again else None, time.monotonic())
+        self._children.append(child)
 
     def check(self) -> None:
-        """Raise when one of them has ended.
+        """Start again what is to be, and raise when another one has ended.
 
         Raises:
-            Unavailable: it has; the end of its log is named.
+            Unavailable: one has; the end of its log is named.
         """
         for child in self._children:
             code = child.process.poll()
-            if code is not None:
+            if code is not None and child.start is not None:
+                _begin_again(child, child.start)
+            elif code is not None:
                 raise Unavailable(
                     f"The {child.name} ended with exit code {code}: {_last_line(child.log)}",
                     fix=f"Read {child.log}, then start again.",
@@ -103,6 +126,21 @@ def wait_until(ready: Callable[[], bool], children: Children, *, seconds: float,
                 fix="Look into the logs folder, then start again.",
             )
         time.sleep(0.05)
+
+
+def _begin_again(child: _Child, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+    now = time.monotonic()
+    if child.ended_at is None:
+        child.ended_at = now
+        lasted = now - child.started_at > _LONGEST_PAUSE
+        child.pause = _PAUSE if lasted else min(2 * child.pause, _LONGEST_PAUSE)
+        err.print(
+            f"The {child.name} ended with exit code {child.process.returncode}; it is started again"
+            f" in {child.pause:.0f} s. Its log is {child.log}.",
+            highlight=False,
+        )
+    elif now - child.ended_at > child.pause:
+        child.process, child.started_at, child.ended_at = start(), now, None
 
 
 def _die_with_parent() -> None:

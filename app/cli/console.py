@@ -1,7 +1,8 @@
 """What the commands share: where they write, and how they fail."""
 
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +21,7 @@ from typer.core import TyperGroup
 
 from models.errors import ShotlineError
 from models.names import printable
+from models.progress import Phases
 
 # Results go to standard output, all else to standard error: a pipe sees results alone.
 out = Console()
@@ -76,3 +78,32 @@ def progress_bar() -> Iterator[Progress]:
     )
     with bar:
         yield bar
+
+
+@contextmanager
+def progress_phases() -> Iterator[Phases]:
+    """Show a bar for each phase of some work."""
+    with progress_bar() as bar:
+
+        def phase(title: str) -> Callable[[int, int], None]:
+            task = bar.add_task(title, total=None, note="")
+            return lambda done, total: bar.update(task, completed=done, total=total)
+
+        yield phase
+
+
+@contextmanager
+def stoppable(message: str) -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the block in order, then say `message`; the exit code is 130."""
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    except KeyboardInterrupt:
+        err.print(plain(f"Stopped. {message}"), soft_wrap=True)
+        raise typer.Exit(130) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -3,6 +3,9 @@
 import contextlib
 import os
 import sys
+from typing import Annotated
+
+import typer
 
 
 def serve() -> None:
@@ -34,16 +37,22 @@ def worker() -> None:
     os.execv(sys.executable, celery)  # noqa: S606 - a fixed command
 
 
-def migrate() -> None:
-    """Bring the database to the schema of this version."""
-    from app import migrations
-    from app.cli.console import out
+def migrate(
+    copy: Annotated[
+        bool, typer.Option("--copy/--no-copy", help="Copy a SQLite database before it is changed.")
+    ] = True,
+) -> None:
+    """Bring the database to the schema of this version: all of it, or nothing."""
+    from app.cli.console import err, out, plain
     from app.core.database import Database
     from app.core.settings import Settings
+    from app.maintenance.upgrade import upgrade
 
     database = Database.of(Settings())
     try:
-        migrations.upgrade(database)
-        out.print(f"The database is at revision {migrations.current(database)}.", highlight=False)
+        done = upgrade(database, copy=copy)
+        if done.copy is not None:
+            err.print(plain(f"The database as it was is kept in {done.copy}."), soft_wrap=True)
+        out.print(f"The database is at revision {done.after}.", highlight=False)
     finally:
         database.close()

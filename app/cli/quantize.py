@@ -1,20 +1,17 @@
 """`shotline quantize`: the image encoder in INT8, and for which versions it may answer."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.console import err, out, plain, progress_bar
+from app.cli.console import err, out, plain, progress_phases
 from app.cli.data_folder import DATA, DataOption, settings_of
 from app.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from app.predictions.engines.int8 import Judgement, Verdict
-    from models.progress import Progress
 
 _NOTHING = "\N{EM DASH}"
 
@@ -34,7 +31,7 @@ def quantize(data: DataOption = DATA, as_json: JsonOption = False) -> None:
     configure_logging(settings.log.model_copy(update={"level": "warning"}))
     database = Database.of(settings)
     try:
-        with _phases() as phases:
+        with progress_phases() as phases:
             verdict = quantize_and_judge(settings, database, phases)
     finally:
         database.close()
@@ -43,17 +40,6 @@ def quantize(data: DataOption = DATA, as_json: JsonOption = False) -> None:
     else:
         _print(verdict)
     _say(verdict, settings.int8_folder)
-
-
-@contextmanager
-def _phases() -> "Iterator[Callable[[str], Progress]]":
-    with progress_bar() as bar:
-
-        def phase(title: str) -> "Progress":
-            task = bar.add_task(title, total=None, note="")
-            return lambda done, total: bar.update(task, completed=done, total=total)
-
-        yield phase
 
 
 def _as_json(verdict: "Verdict") -> dict[str, Any]:

@@ -58,9 +58,9 @@ def up(
     scheme = "https" if TlsSettings().is_on else "http"
     home = data.expanduser().absolute()
     home.mkdir(parents=True, exist_ok=True)
-    with _only_one(home) as lock:
+    with only_one(home) as lock:
         address = free_address(host, port)._replace(scheme=scheme)
-        _note(lock, f"{address}, process {os.getpid()}")
+        note_holder(lock, f"{address}, process {os.getpid()}")
         children = Children(home / "logs")
         signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -87,7 +87,8 @@ def _run(children: Children, home: Path, address: Address) -> None:
     _prepare(home)
     program = [sys.executable, "-m", "app.cli.main"]
     drain = TuningSettings().drain_seconds
-    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE)
+    # The line goes on without a worker; one that was killed or lost its device comes back.
+    children.start("worker", [*program, "worker"], environment, grace=drain + _GRACE, again=True)
     children.start("gateway", [*program, "serve"], environment, grace=_GRACE)
     with err.status("Starting …"):
         ready = f"{address}/readyz"
@@ -104,15 +105,15 @@ def _run(children: Children, home: Path, address: Address) -> None:
 
 def _prepare(home: Path) -> None:
     """Bring the database to this version, and print the first key where none was ever made."""
-    from app import migrations
     from app.core.audit import acting
     from app.core.database import Database
     from app.core.settings import ServerSettings, Settings
     from app.keys.service import create_first_key
+    from app.maintenance.upgrade import upgrade
 
     database = Database.of(Settings(server=ServerSettings(home=home)))
     try:
-        migrations.upgrade(database)
+        upgrade(database)
         with acting("shotline up"), database.unit_of_work() as session:
             # Printed before it counts: a first key that nobody saw would be the last one, too.
             if key := create_first_key(session):
@@ -127,7 +128,7 @@ def _prepare(home: Path) -> None:
 
 
 @contextlib.contextmanager
-def _only_one(home: Path) -> Iterator[int]:
+def only_one(home: Path) -> Iterator[int]:
     """Hold the data folder's lock; the kernel lets go of it however this process ends.
 
     Raises:
@@ -148,7 +149,8 @@ def _only_one(home: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _note(descriptor: int, text: str) -> None:
+def note_holder(descriptor: int, text: str) -> None:
+    """Write into the held lock's file what is told to whoever finds it held."""
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, text.encode(), 0)
 

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 import structlog
-from sqlalchemy import ColumnElement, Engine, create_engine, event, exc, literal
+from sqlalchemy import ColumnElement, Engine, create_engine, event, exc, literal, text
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import Session, sessionmaker
@@ -46,6 +46,13 @@ _DEAD_PEER = {
     "tcp_user_timeout": 10_000,
 }
 _DISK_FULL = "53100"  # PostgreSQL's SQLSTATE
+# What SQLite says where its shared memory cannot grow, or a quota is exceeded; not SQLITE_FULL.
+_SQLITE_FULL = {
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+}
 
 
 class Database:
@@ -95,6 +102,10 @@ class Database:
         info = {AUDIT_KEY_FILE: audit_key_file}
         self._write = sessionmaker(self.engine, expire_on_commit=False, info=info)
         self._read = sessionmaker(reading, expire_on_commit=False)
+        frozen = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._read_one_state = sessionmaker(
+            reading.execution_options(**frozen), expire_on_commit=False
+        )
 
     @classmethod
     def of(cls, settings: Settings) -> "Database":
@@ -133,6 +144,20 @@ class Database:
             Unavailable: the database cannot be reached.
         """
         with database_errors(), self._read() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def reading_one_state(self) -> Iterator[Session]:
+        """Yield a session to which the database stands still from its first query on.
+
+        It cannot write, holds up nobody, and may take as long as it needs.
+
+        Raises:
+            Unavailable: the database cannot be reached.
+        """
+        with database_errors(), self._read_one_state() as session:
+            if not self.is_sqlite:
+                session.execute(text("SET LOCAL statement_timeout = 0"))
             yield session
 
     def close(self) -> None:
@@ -194,9 +219,9 @@ def database_errors() -> Iterator[None]:
 def _translate(error: exc.DBAPIError) -> ShotlineError | None:
     code = getattr(error.orig, "sqlite_errorcode", None)
     state = getattr(error.orig, "sqlstate", None)
-    if code == sqlite3.SQLITE_FULL or state == _DISK_FULL:
+    if code in _SQLITE_FULL or state == _DISK_FULL:
         return StorageFull(
-            "The disk that holds the database is full.",
+            "The disk that holds the database is full, or cannot be written.",
             fix="Free space on it, then try again; nothing was changed.",
         )
     if code is not None:

@@ -4,7 +4,8 @@ The gateway never imports `worker`; it knows tasks by name. Messages go out afte
 they speak of, and one that cannot be sent is only logged: the reaper finds the row.
 """
 
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
@@ -12,6 +13,7 @@ from celery import Celery
 from sqlalchemy.orm import Session
 
 from app.core.database import after_commit
+from app.core.errors import Unavailable
 from app.core.settings import QueueSettings
 
 log = structlog.get_logger(__name__)
@@ -83,15 +85,35 @@ class CeleryQueue:
         )
 
     def check(self) -> None:
-        """Raise unless Redis answers."""
+        """Raise unless Redis answers and takes what is sent."""
         with self._celery.connection_for_write() as connection:
             connection.ensure_connection(
                 max_retries=1, interval_start=0, timeout=self._settings.send_timeout
             )
+            refusal = redis_refusal(connection.default_channel.client.info())
+            if refusal is not None:
+                raise Unavailable(
+                    f"Redis takes no messages: {refusal}.",
+                    fix="Give Redis memory or disk; what was to be sent is found in the database.",
+                )
 
     def close(self) -> None:
         """Close the connections to Redis."""
         self._celery.close()
+
+
+def redis_refusal(info: Mapping[str, Any]) -> str | None:
+    """Return why a Redis that says this of itself refuses to be written to; None where it does not.
+
+    Args:
+        info: what the command INFO says.
+    """
+    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if limit and used >= limit and info.get("maxmemory_policy") == "noeviction":
+        return f"its memory is full ({used} bytes of {limit})"
+    if info.get("aof_enabled") and info.get("aof_last_write_status") != "ok":
+        return "it cannot write its append-only file"
+    return None
 
 
 class InMemoryQueue:

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveFloat,
     PositiveInt,
     SecretStr,
@@ -185,6 +186,16 @@ class StorageSettings(Concern):
     orphan_age: PositiveFloat = Field(
         3600.0, description="Seconds after which a blob that no row names is swept."
     )
+    low_disk_bytes: NonNegativeInt = Field(
+        2 * GIB,
+        description="With so little free `/readyz` says `degraded`; at most a tenth of the volume,"
+        " 0 never.",
+    )
+    reserve_bytes: NonNegativeInt = Field(
+        200 * MIB,
+        description="With so little free uploads, batches and kept images are refused (507), so"
+        " that the database can go on; at most a twentieth of the volume, 0 never.",
+    )
 
 
 class QueueSettings(Concern):
@@ -338,6 +349,34 @@ class PredictionSettings(Concern):
     )
 
 
+# A hundred years: more is a slip of the keyboard, and no date can be made of much more.
+MOST_DAYS = 36_500
+
+
+class RetentionSettings(Concern):
+    """How long predictions are kept, where a project has no rules of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_RETENTION_")
+
+    predictions_days: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_DAYS,
+        description="Days after which records of predictions are deleted, with their images;"
+        " without it they are kept for ever.",
+    )
+    images_days: int | None = Field(
+        None,
+        ge=1,
+        le=MOST_DAYS,
+        description="Days after which the images kept with predictions are; without it the quota"
+        " alone decides.",
+    )
+    sweep_seconds: PositiveFloat = Field(
+        3600.0, description="How often a gateway looks for what has expired."
+    )
+
+
 class TuningSettings(Concern):
     """How long a worker's claim holds."""
 
@@ -410,6 +449,7 @@ class Settings(BaseModel):
     audit: AuditSettings = Field(default_factory=AuditSettings)
     backbone: BackboneSettings = Field(default_factory=BackboneSettings)
     prediction: PredictionSettings = Field(default_factory=PredictionSettings)
+    retention: RetentionSettings = Field(default_factory=RetentionSettings)
     tuning: TuningSettings = Field(default_factory=TuningSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
     log: LogSettings = Field(default_factory=LogSettings)
@@ -435,6 +475,15 @@ class Settings(BaseModel):
     def blob_folder(self) -> Path:
         """The folder of the content-addressed blobs."""
         return self.storage.folder or self.home / "blobs"
+
+    @property
+    def written_folders(self) -> dict[str, Path]:
+        """The folders of whose disks the service has to take care, by what people call them."""
+        found = {"the data folder": self.home, "images and models": self.blob_folder}
+        if self.database_url.startswith("sqlite:///"):
+            path = Path(self.database_url.removeprefix("sqlite:///").split("?")[0])
+            found["the database"] = path.absolute().parent
+        return found
 
     @property
     def feature_folder(self) -> Path:

@@ -7,11 +7,11 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, Protocol
 
-from app.core.errors import Damaged, NotFound
+from app.core.errors import Damaged, NotFound, Unavailable
 from models.errors import storage_errors
 
 _CHUNK = 1 << 20
@@ -26,7 +26,19 @@ class Blob(NamedTuple):
     age: float
 
 
-class Storage(Protocol):
+class Keeps(Protocol):
+    """What says that blobs are still wanted."""
+
+    def holding(self) -> contextlib.AbstractContextManager[None]:
+        """Let nothing be removed for as long as the context is open; `put` goes on."""
+        ...
+
+    def touch(self, sha256: str) -> bool:
+        """Make a blob young again, as `put` does; say whether it is there."""
+        ...
+
+
+class Storage(Keeps, Protocol):
     """Blobs by their sha256. Putting what is there already succeeds and makes it young again."""
 
     def put(self, data: bytes | BinaryIO) -> str:
@@ -50,6 +62,14 @@ class Storage(Protocol):
         """Remove the blob if it was not put for `min_age` seconds; say whether it was removed."""
         ...
 
+    def holding(self) -> contextlib.AbstractContextManager[None]:
+        """Let nothing be removed for as long as the context is open; `put` goes on."""
+        ...
+
+    def touch(self, sha256: str) -> bool:
+        """Make a blob young again, as `put` does; say whether it is there."""
+        ...
+
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored, in no order."""
         ...
@@ -63,23 +83,39 @@ class Storage(Protocol):
         ...
 
 
+def keep_young(storage: Keeps, sha256s: Iterable[str]) -> list[str]:
+    """Make blobs young whose rows are to be written now; return those that were swept meanwhile."""
+    with storage.holding():
+        return [sha256 for sha256 in sha256s if not storage.touch(sha256)]
+
+
+def swept() -> Unavailable:
+    """Return the error for bytes that were swept before their row was written."""
+    return Unavailable(
+        "What was sent took so long to take in that some of it was swept as forgotten.",
+        fix="Send it again, or less at a time; nothing was changed.",
+    )
+
+
 class LocalStorage:
     """Blobs in a folder: `ab/cd/abcd…`, two levels so that no folder grows too large.
 
-    A blob is written under a temporary name, flushed to the disk and renamed, and the folder is
+    A blob is written under a temporary name, flushed to the disk and renamed, and its folders are
     flushed: after `put` returns it survives a power cut, and before it nothing can be seen.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._incoming = root / "incoming"
+        # Folders whose own name is on the disk, as this process knows.
+        self._settled: set[Path] = set()
 
     def put(self, data: bytes | BinaryIO) -> str:
         """Store `data` and return its sha256; see `Storage.put`."""
         with storage_errors(self.root / "blob"), self._lock(fcntl.LOCK_SH):
             if isinstance(data, bytes):
                 sha256 = hashlib.sha256(data).hexdigest()
-                if self._touch(sha256):
+                if self._has(sha256):
                     return sha256
             return self._write(data)
 
@@ -104,6 +140,18 @@ class LocalStorage:
                 path.unlink()
                 return True
         return False
+
+    def holding(self) -> contextlib.AbstractContextManager[None]:
+        """Hold back every removal, not `put`; see `Storage.holding`."""
+        return self._lock(fcntl.LOCK_SH)
+
+    def touch(self, sha256: str) -> bool:
+        """Make an existing blob young, so that the sweep of orphans leaves it alone."""
+        try:
+            os.utime(self._path(sha256))
+        except FileNotFoundError:
+            return False
+        return True
 
     def blobs(self) -> Iterator[Blob]:
         """List everything that is stored."""
@@ -140,14 +188,6 @@ class LocalStorage:
             raise NotFound.of("blob", sha256)
         return self.root / sha256[:2] / sha256[2:4] / sha256
 
-    def _touch(self, sha256: str) -> bool:
-        """Make an existing blob young, so that the sweep of orphans leaves it alone."""
-        try:
-            os.utime(self._path(sha256))
-        except FileNotFoundError:
-            return False
-        return True
-
     def _write(self, data: bytes | BinaryIO) -> str:
         self._incoming.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=self._incoming)
@@ -157,18 +197,40 @@ class LocalStorage:
                 sha256 = _copy(data, file)
                 file.flush()
                 os.fsync(file.fileno())
-            if not self._touch(sha256):
-                self._publish(temporary, self._path(sha256))
+            if not self._has(sha256):
+                path = self._path(sha256)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(path)
+                self._settle(path)
         finally:
             temporary.unlink(missing_ok=True)
         return sha256
 
-    def _publish(self, temporary: Path, path: Path) -> None:
-        made = [folder for folder in (path.parent, path.parent.parent) if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.replace(path)
-        for folder in (path.parent, *(folder.parent for folder in made)):
-            _flush_folder(folder)
+    def _has(self, sha256: str) -> bool:
+        """Make an existing blob young; say whether it is there, whole, to stay."""
+        if not self.touch(sha256):
+            return False
+        with contextlib.suppress(NotFound, Damaged):
+            self.read(sha256)
+            self._settle(self._path(sha256))
+            return True
+        return False  # it is written anew: whoever has the bytes can heal it
+
+    def _settle(self, path: Path) -> None:
+        """Flush the blob's name to the disk, and those of its folders.
+
+        Also of what others made: they may not have come so far yet, or were killed before.
+        """
+        _flush_folder(path.parent)
+        for folder in (path.parent, path.parent.parent, self.root):
+            if folder in self._settled:
+                continue
+            try:
+                _flush_folder(folder.parent)
+            except PermissionError:
+                if folder != self.root:  # what the blobs' folder lies in may be another's
+                    raise
+            self._settled.add(folder)
 
 
 def _copy(data: bytes | BinaryIO, file: BinaryIO) -> str:

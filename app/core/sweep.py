@@ -21,7 +21,7 @@ from app.core.tables import (
 log = structlog.get_logger(__name__)
 
 # Every column that names a blob; a new one must be added here before anything is stored for it.
-_REFERENCES: tuple[InstrumentedAttribute[str] | InstrumentedAttribute[str | None], ...] = (
+REFERENCES: tuple[InstrumentedAttribute[str] | InstrumentedAttribute[str | None], ...] = (
     Image.sha256,
     SnapshotImage.sha256,
     Tuning.checkpoint,
@@ -55,5 +55,5 @@ def sweep_orphans(database: Database, storage: Storage, *, min_age: float) -> in
 
 def _named(database: Database) -> Iterator[str | None]:
     with database.reading() as session:
-        for column in _REFERENCES:
+        for column in REFERENCES:
             yield from session.scalars(select(column).where(column.is_not(None)).distinct())

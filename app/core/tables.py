@@ -67,6 +67,7 @@ class Project(Table):
 
     `name_key` is the name after normalisation, under which duplicates are found. `view` is a
     `models.imaging.View` as JSON. `revision` is that of the last change of what gateways serve.
+    `retention` has the rules that are not the box's: see `app.predictions.retention`.
     """
 
     __tablename__ = "projects"
@@ -81,6 +82,7 @@ class Project(Table):
     view: Mapped[dict[str, Any]]
     keep_images: Mapped[KeepImages] = mapped_column(String(16), default="undecidable")
     revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    retention: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 

@@ -29,6 +29,7 @@ MOST_REMEMBERED = 10_000
 _OURS = re.compile(r"sl_[a-z2-7]{8}_")
 # An IPv6 customer has a network of this size; by single addresses it would never be limited.
 _IPV6_NETWORK = 64
+_LONGEST = 64
 
 
 class TokenBuckets:
@@ -104,9 +105,9 @@ class FailedLogins:
         if not wait:
             ours = _OURS.match(key)
             shown = key[:PREFIX_LENGTH] if ours else None
-            log.warning("auth_failed", address=address, prefix=shown)
+            log.warning("auth_failed", address=caller, prefix=shown)
             return error
-        log.debug("auth_limited", address=address)
+        log.debug("auth_limited", address=caller)
         return TooManyFailures(
             "Too many wrong API keys came from this address, or began like this one.",
             fix="Correct the key: a good one is let in at once. Wait the seconds in Retry-After"
@@ -121,7 +122,7 @@ def network_of(address: str | None) -> str:
     try:
         found = ipaddress.ip_address(address or "")
     except ValueError:
-        return address or "local"
+        return (address or "local")[:_LONGEST]  # what a proxy says may be anything
     if isinstance(found, ipaddress.IPv4Address):
         return str(found)
     if found.ipv4_mapped is not None:

@@ -10,6 +10,7 @@ from fastapi.concurrency import contextmanager_in_threadpool as in_threads
 from sqlalchemy.orm import Session
 
 from app.core.database import Database
+from app.core.disk import DiskWatch
 from app.core.queue import TaskQueue
 from app.core.settings import Settings
 from app.core.storage import Storage
@@ -63,6 +64,8 @@ class Gateway:
         decode_limiter: how many thumbnails are.
         sessions: how many requests are with the database at once.
         failed_logins: limits wrong keys.
+        disk: what uploads ask for room.
+        failing: the parts that `/readyz` found so at its last look, so that a change is logged.
     """
 
     settings: Settings
@@ -77,8 +80,11 @@ class Gateway:
     decode_limiter: CapacityLimiter = field(init=False)
     sessions: Semaphore = field(init=False)
     failed_logins: FailedLogins = field(init=False)
+    disk: DiskWatch = field(init=False)
+    failing: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
+        self.disk = DiskWatch(self.settings.written_folders, self.settings.storage)
         workers = self.settings.limits.upload_workers
         self.upload_limiter = CapacityLimiter(workers)
         self.decode_limiter = CapacityLimiter(workers)

@@ -32,6 +32,7 @@ class Readiness(BaseModel):
                 "database": "ok",
                 "audit": "ok",
                 "storage": "ok",
+                "disk": "ok",
                 "queue": "ok",
                 "backbone": "ok",
                 "models": "ok",
@@ -59,13 +60,13 @@ async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
     """Ask every part.
 
     200 while decisions can be made: `ready`, or `degraded` where the database, the storage or the
-    queue cannot be used, so that all else waits. 503 where the backbone, the keys or the models
-    were never loaded.
+    queue cannot be used, so that all else waits, or a disk is nearly full, see `about`.
+    503 where the backbone, the keys or the models were never loaded.
     """
     parts: dict[str, str] = {}
     async with anyio.create_task_group() as group:
         for check in gateway.checks:
-            group.start_soon(_ask, check, parts)
+            group.start_soon(_ask, check, parts, gateway.failing)
     failed = [check for check in gateway.checks if parts[check.name] != "ok"]
     status = "ready"
     if any(check.required for check in failed):
@@ -79,13 +80,16 @@ async def readyz(gateway: GatewayDep, response: Response) -> Readiness:
     )
 
 
-async def _ask(check: HealthCheck, parts: dict[str, str]) -> None:
+async def _ask(check: HealthCheck, parts: dict[str, str], failing: set[str]) -> None:
     parts[check.name] = "no answer"
     with anyio.move_on_after(_PATIENCE):
         try:
             await anyio.to_thread.run_sync(check.check, abandon_on_cancel=True)
         except Exception as error:  # noqa: BLE001 - whatever it is, the part cannot be used
-            log.warning("not_ready", part=check.name, error=str(error))
+            if check.name not in failing:  # one line for an outage, not one for each question
+                log.warning("not_ready", part=check.name, error=str(error))
+            failing.add(check.name)
             parts[check.name] = "failed"
         else:
+            failing.discard(check.name)
             parts[check.name] = "ok"

@@ -68,7 +68,7 @@ class RequestContext:
         route = getattr(scope.get("route"), "path_format", "(none)")
         self.metrics.request_done(scope["method"], route, status, seconds)
         path = scope["path"]
-        quiet = path in _QUIET or (path.endswith(_TOLD) and status < 400)
+        quiet = path in _QUIET or scope.get("quiet") or (path.endswith(_TOLD) and status < 400)
         write = log.debug if quiet else log.info
         write(
             "request",

@@ -6,6 +6,7 @@ of photographs in one upload would exhaust either.
 
 import mmap
 import tempfile
+from collections.abc import Callable
 from email.message import Message
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from starlette.requests import Request
 
 from app.core.errors import BadRequest
 from app.core.slices import Slice
+from app.core.spare import FULL, MemoryFile, SpareMemory
 from models.errors import storage_errors
 
 _CHUNK = 1 << 20
@@ -58,9 +60,13 @@ class Part(NamedTuple):
 class SpooledBody:
     """A request's body in a file that vanishes with it."""
 
-    def __init__(self, file: IO[bytes], size: int) -> None:
-        self._file = file
+    def __init__(self, sink: "_Sink", size: int) -> None:
+        self._sink = sink
         self.size = size
+
+    @property
+    def _file(self) -> IO[bytes]:
+        return self._sink.file
 
     def whole(self) -> Slice:
         """Return the whole body."""
@@ -72,7 +78,7 @@ class SpooledBody:
 
     def close(self) -> None:
         """Give the disk space back."""
-        self._file.close()
+        self._sink.close()
 
     def parts(self, content_type: str) -> list[Part]:
         """Return the parts of a multipart body in order (RFC 2046).
@@ -118,7 +124,12 @@ class SpooledBody:
 
 
 async def spool(
-    request: Request, folder: Path, threads: CapacityLimiter | None = None
+    request: Request,
+    folder: Path,
+    threads: CapacityLimiter | None = None,
+    *,
+    room: Callable[[int], None] | None = None,
+    spare: SpareMemory | None = None,
 ) -> SpooledBody:
     """Write the request's body to a file without a name in `folder`.
 
@@ -126,6 +137,8 @@ async def spool(
         request: its body is not read yet.
         folder: on the disk that is to hold it.
         threads: the file is written by these; by default by those of all requests.
+        room: raises where that many bytes more must not be written; asked before each portion.
+        spare: takes the body where the disk is full; without it that is an error.
 
     Raises:
         TooLarge: from the middleware that counts the bytes.
@@ -134,19 +147,80 @@ async def spool(
     run = partial(anyio.to_thread.run_sync, limiter=threads)
     size, waiting = 0, bytearray()
     with storage_errors(folder / "upload"):
-        file = await run(_open, folder)
+        sink = _Sink(folder, room, spare)
         try:
+            # What is stated is on the disk twice for a while: as it came, and as what it holds.
+            await run(sink.open, 2 * int(request.headers.get("content-length", "0")))
             async for chunk in request.stream():
                 waiting += chunk
                 size += len(chunk)
                 if len(waiting) >= _CHUNK:
-                    await run(_write, file, bytes(waiting))
+                    await run(sink.write, bytes(waiting))
                     waiting.clear()
-            await run(_write, file, bytes(waiting))
+            await run(sink.write, bytes(waiting))
         except BaseException:
-            file.close()
+            sink.close()
             raise
-    return SpooledBody(file, size)
+    return SpooledBody(sink, size)
+
+
+class _Sink:
+    """Where a body goes: a file without a name, in memory where the disk is full."""
+
+    def __init__(
+        self, folder: Path, room: Callable[[int], None] | None, spare: SpareMemory | None
+    ) -> None:
+        self._folder, self._room, self._spare = folder, room, spare
+        self._disk: IO[bytes] | None = None
+        self._memory: MemoryFile | None = None
+
+    @property
+    def file(self) -> IO[bytes]:
+        """The open file."""
+        file = self._disk if self._memory is None else self._memory.file
+        assert file is not None  # noqa: S101 - opened by `spool`
+        return file
+
+    def open(self, stated: int) -> None:
+        """Open the file, for about `stated` bytes."""
+        if self._room is not None:
+            self._room(stated)
+        try:
+            self._disk = _open(self._folder)
+        except OSError as error:
+            self._move(error, 0)
+
+    def write(self, data: bytes) -> None:
+        """Append `data`."""
+        if self._room is not None:
+            self._room(len(data))
+        if self._memory is None:
+            written = self.file.tell()
+            try:
+                _write(self.file, data)
+            except OSError as error:
+                self._move(error, written)
+            else:
+                return
+        assert self._memory is not None  # noqa: S101 - moved there, else that raised
+        self._memory.write(data)
+
+    def close(self) -> None:
+        """Give back what the body takes."""
+        for file in (self._disk, self._memory):
+            if file is not None:
+                file.close()
+
+    def _move(self, error: OSError, size: int) -> None:
+        """Go on in memory, with the first `size` bytes; raise where that is not allowed."""
+        if self._spare is None or error.errno not in FULL:
+            raise error
+        self._memory = self._spare.file()
+        if self._disk is not None:
+            whole = Slice(self._disk.fileno(), 0, size)
+            while chunk := whole.read(_CHUNK):
+                self._memory.write(chunk)
+            self._disk.close()
 
 
 def _open(folder: Path) -> IO[bytes]:

@@ -9,9 +9,9 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
+from app.core.disk import Puts
 from app.core.errors import Conflict
 from app.core.settings import LimitSettings
-from app.core.storage import Storage
 from app.core.tables import Image, Split
 from app.images import repository
 from app.images.incoming import IncomingFile
@@ -56,7 +56,7 @@ class Checked:
 
 def check_files(
     reader: Session,
-    storage: Storage,
+    storage: Puts,
     limits: LimitSettings,
     project_id: UUID,
     files: Sequence[IncomingFile],
@@ -84,6 +84,8 @@ def check_files(
     for entry in checked:
         if entry.verdict == "accepted":
             _decode_and_store(entry, storage, limits)
+        elif entry.existing is not None:  # heals what is stored, where that is damaged or gone
+            storage.put(entry.file.content(limits.file_bytes))
     _follow_first(checked)
     return checked
 
@@ -189,7 +191,7 @@ def _check_group(entry: Checked, splits: dict[str, Split]) -> None:
         )
 
 
-def _decode_and_store(entry: Checked, storage: Storage, limits: LimitSettings) -> None:
+def _decode_and_store(entry: Checked, storage: Puts, limits: LimitSettings) -> None:
     try:
         data = entry.file.content(limits.file_bytes)
         entry.facts = check_image(data, max_pixels=limits.image_pixels)

@@ -74,7 +74,7 @@ async def upload_images(
     await gateway.read(lambda reader: project_service.get_project(reader, principal, project))
     query = {name: request.query_params.getlist(name) for name in request.query_params}
     content_type = request.headers.get("content-type", "")
-    body = await spool(request, gateway.settings.scratch_folder)
+    body = await spool(request, gateway.settings.scratch_folder, room=gateway.disk.require_room)
     try:
         return await anyio.to_thread.run_sync(
             lambda: _take(gateway, principal, project, read_upload(body, content_type, query)),
@@ -98,9 +98,11 @@ def _take(gateway: Gateway, principal: Principal, project: UUID, found: Upload) 
             ok_names=found.options.ok,
         )
         names = {row.id: row.name for row in projects.classes(reader, [project])}
+        storage = gateway.disk.guarded(gateway.storage)
         checked = check.check_files(
-            reader, gateway.storage, settings.limits, project, files, names.__getitem__
+            reader, storage, settings.limits, project, files, names.__getitem__
         )
+    upload.require_stored(gateway.storage, checked)
     with database.unit_of_work() as session:
         return UploadOut.of(upload.record(session, principal, plan, checked))
 

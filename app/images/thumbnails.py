@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from app.core.storage import Storage
-from models.errors import StorageFull
+from models.errors import StorageFull, StorageUnusable
 from models.files import write_atomic
 from models.imaging import decode
 
@@ -29,7 +29,7 @@ def thumbnail(storage: Storage, cache: Path, sha256: str, size: int) -> bytes:
     image.thumbnail((size, size))
     encoded = io.BytesIO()
     image.save(encoded, "JPEG", quality=_QUALITY)
-    with suppress(StorageFull):  # it is only a cache
+    with suppress(StorageFull, StorageUnusable):  # it is only a cache
         write_atomic(path, encoded.getvalue())
     return encoded.getvalue()
 

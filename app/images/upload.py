@@ -18,6 +18,7 @@ from sqlalchemy.orm import Session
 from app.core import audit
 from app.core.access import Principal
 from app.core.errors import BadReference, BadUpload, Conflict, FileVerdict
+from app.core.storage import Storage, keep_young, swept
 from app.core.tables import Image, Project
 from app.images import repository
 from app.images.check import Checked, compare_again
@@ -136,6 +137,16 @@ def _unknown_label(project: Project, label: str, classes: Collection[str]) -> Ba
         fix="Add the class first, or send an archive with one folder per class.",
         field="label",
     )
+
+
+def require_stored(storage: Storage, checked: Sequence[Checked]) -> None:
+    """See that what was accepted is still there: decoding may take longer than the sweep waits.
+
+    Raises:
+        Unavailable: some of it was swept.
+    """
+    if keep_young(storage, [entry.sha256 for entry in checked if entry.verdict == "accepted"]):
+        raise swept()
 
 
 def record(

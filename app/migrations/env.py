@@ -18,23 +18,38 @@ _LOCK = 0x73686F74
 
 
 def run() -> None:
-    """Run the migrations in one transaction, alone, and record that they were run."""
+    """Run the migrations in one transaction, alone, and record that they were run.
+
+    In the caller's transaction, where there is one, nothing is recorded: that is up to the caller.
+    """
+    given: Connection | None = context.config.attributes.get("connection")
+    if given is not None:
+        _migrate(given)
+        return
     database: Database = context.config.attributes.get("database") or Database.of(Settings())
     with database.engine.begin() as connection:
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-        before = _revision(connection)
-        context.configure(
-            connection=connection,
-            target_metadata=Table.metadata,
-            render_as_batch=True,
-            compare_type=True,
-            transactional_ddl=True,
-        )
-        context.run_migrations()
+        before = _migrate(connection)
         session = Session(connection, info={AUDIT_KEY_FILE: database.audit_key_file})
         _record(session, before, _revision(connection), database.audit_key_file)
     send_outbox(session)
+
+
+def _migrate(connection: Connection) -> str | None:
+    """Run the migrations; return the revision that was there before."""
+    if connection.dialect.name == "postgresql":
+        # A table of many rows takes longer than a request may, and so does whoever is before us.
+        connection.execute(text("SET LOCAL statement_timeout = 0"))
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    before = _revision(connection)
+    context.configure(
+        connection=connection,
+        target_metadata=Table.metadata,
+        render_as_batch=True,
+        compare_type=True,
+        transactional_ddl=True,
+    )
+    context.run_migrations()
+    return before
 
 
 def _revision(connection: Connection) -> str | None:

@@ -3,8 +3,9 @@
 Their features are then multiplied together with the class embeddings of all models in the batch.
 
 A batch starts at once when the encoder is idle, with whatever waits; what arrives while it is busy
-rides in the next one. Nothing ever waits for a batch to fill. Projects take turns, so that many
-images of one cannot hold up another's.
+rides in the next one. Nothing ever waits for a batch to fill; a full one is handed to the encoder
+before it is done with the last. Projects take turns, so that many images of one cannot hold up
+another's.
 """
 
 import threading
@@ -13,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import NamedTuple
 from uuid import UUID
 
@@ -23,6 +25,7 @@ from jaxtyping import Float, UInt8
 from app.core.errors import DeadlinePassed, Unavailable
 from app.predictions.embeddings import Head, probabilities
 from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.engines.pipeline import Features, Pipeline, Result, pipeline_of
 from app.predictions.metrics import PredictionMetrics
 from models.errors import ShotlineError
 
@@ -42,12 +45,20 @@ class _Waiting:
     pixels: UInt8[np.ndarray, "3 size size"]
     head: Head
     deadline: float
+    future: Future[Encoded]
     since: float = field(default_factory=time.monotonic)
-    future: Future[Encoded] = field(default_factory=Future)
+
+
+class _Begun(NamedTuple):
+    """A batch that the encoder has, when it got it, and what waits for its features."""
+
+    images: Sequence[_Waiting]
+    at: float
+    result: Result
 
 
 class Batcher:
-    """One thread that loads the encoder and then feeds it.
+    """One thread that loads the encoder and then feeds it; another that hands its answers out.
 
     How many images may wait is decided where requests are let in, see `service.Slots`.
 
@@ -64,21 +75,28 @@ class Batcher:
         self._encoder: ImageEncoder | None = None
         self._problem: ShotlineError = _not_loaded_yet()
         self._lanes: OrderedDict[UUID, deque[_Waiting]] = OrderedDict()
+        self._waiting, self._under_way = 0, 0  # images, batches
         self._changed = threading.Condition()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+        self._begun: SimpleQueue[_Begun | None] = SimpleQueue()
+        self._threads = [
+            threading.Thread(target=work, name=name, daemon=True)
+            for name, work in (("batcher", self._run), ("answers", self._answer))
+        ]
 
     def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Let the batch under way finish; whoever still waits is told."""
+        """Let the batches under way finish; whoever still waits is told."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
         for lane in self._lanes.values():
             for waiting in lane:
                 if waiting.future.set_running_or_notify_cancel():
@@ -103,43 +121,67 @@ class Batcher:
         return "" if self._encoder is None else self._encoder.about
 
     def submit(
-        self, pixels: UInt8[np.ndarray, "3 size size"], head: Head, *, lane: UUID, deadline: float
-    ) -> Future[Encoded]:
+        self,
+        pixels: UInt8[np.ndarray, "3 size size"],
+        head: Head,
+        *,
+        lane: UUID,
+        deadline: float,
+        future: Future[Encoded],
+    ) -> None:
         """Let an image wait for the encoder, then to be scored by the model of `head`.
 
         The future can be cancelled until its batch starts. It raises `DeadlinePassed` where
         `deadline` (of `time.monotonic`) comes before that, and `Unavailable` where the encoder
         fails.
+
+        Raises:
+            Unavailable: the gateway is stopping.
         """
-        waiting = _Waiting(pixels, head, deadline)
+        waiting = _Waiting(pixels, head, deadline, future)
         with self._changed:
             if self._stopping:
                 raise _stopping()
             self._lanes.setdefault(lane, deque()).append(waiting)
-            self._changed.notify()
-        return waiting.future
+            self._waiting += 1
+            if self._ready():
+                self._changed.notify()
 
     def _run(self) -> None:
         try:
             self._encoder = self._load()
+            pipeline = pipeline_of(self._encoder)
         except ShotlineError as error:
             log.error("backbone_not_loaded", error=str(error))  # noqa: TRY400 - it says it all
             self._problem = error
-            return
         except Exception as error:
             log.exception("backbone_not_loaded")
             self._problem = _not_loaded(error)
-            return
-        log.info("backbone_loaded", backbone=self._encoder.source, digest=self._encoder.digest)
+        else:
+            log.info("backbone_loaded", backbone=self._encoder.source, digest=self._encoder.digest)
+            self._feed(pipeline)
+        finally:
+            self._begun.put(None)
+
+    def _feed(self, pipeline: Pipeline) -> None:
         while (batch := self._take()) is not None:
             if batch:
-                self._encode(self._encoder, batch)
+                self._begin(pipeline, batch)
             del batch  # which holds models, and the next one may be long in coming
 
+    def _ready(self) -> bool:
+        """Say whether a batch may start: any if the encoder idles, behind another a full one.
+
+        A full batch loses nothing by waiting inside the encoder; another one may still grow.
+        """
+        if self._under_way == 0:
+            return self._waiting > 0
+        return self._under_way == 1 and self._waiting >= self._max_batch
+
     def _take(self) -> list[_Waiting] | None:
-        """Return the next batch, None when stopping; blocks while nothing waits."""
+        """Return the next batch, None when stopping; blocks while none may start."""
         with self._changed:
-            while not self._lanes and not self._stopping:
+            while not self._ready() and not self._stopping:
                 self._changed.wait()
             if self._stopping:
                 return None
@@ -148,12 +190,14 @@ class Batcher:
                 waiting = self._next()
                 if self._still_wanted(waiting):
                     batch.append(waiting)
+            self._under_way += bool(batch)
             return batch
 
     def _next(self) -> _Waiting:
         """Take an image of the project whose turn it is; its next turn is after all others."""
         project, lane = self._lanes.popitem(last=False)
         waiting = lane.popleft()
+        self._waiting -= 1
         if lane:
             self._lanes[project] = lane
         return waiting
@@ -167,22 +211,59 @@ class Batcher:
         waiting.future.set_exception(deadline_passed())
         return False
 
-    def _encode(self, encoder: ImageEncoder, batch: Sequence[_Waiting]) -> None:
-        started = time.monotonic()
+    def _begin(self, pipeline: Pipeline, images: Sequence[_Waiting]) -> None:
+        at = time.monotonic()
         try:
-            features = encoder.encode(np.stack([waiting.pixels for waiting in batch]))
-            seconds = time.monotonic() - started
-            found = probabilities(features, [waiting.head for waiting in batch])
+            result = pipeline.begin(np.stack([waiting.pixels for waiting in images]))
         except Exception as error:
-            log.exception("encoder_failed", images=len(batch))
-            self._metrics.failed.inc()
-            for waiting in batch:
-                waiting.future.set_exception(_encoder_failed(error))
+            log.exception("encoder_failed", images=len(images))
+            self._failed(images, error)
+            self._ended()
+        else:
+            self._begun.put(_Begun(images, at, result))
+
+    def _answer(self) -> None:
+        """Hand out what the encoder finds, batch after batch."""
+        free_at = 0.0
+        while (begun := self._begun.get()) is not None:
+            images = begun.images
+            try:
+                features = begun.result()
+                done = time.monotonic()
+            except Exception as error:
+                log.exception("encoder_failed", images=len(images))
+                self._failed(images, error)
+                self._ended()
+                continue
+            self._ended()  # first: the encoder may wait for its next batch
+            started, free_at = max(begun.at, free_at), done
+            self._metrics.batch.observe(len(images))
+            self._metrics.encode.observe(done - started)
+            self._score(images, features, started, done - started)
+            del begun, images
+
+    def _score(
+        self, images: Sequence[_Waiting], features: Features, started: float, seconds: float
+    ) -> None:
+        try:
+            found = probabilities(features, [waiting.head for waiting in images])
+        except Exception as error:
+            log.exception("scoring_failed", images=len(images))
+            self._failed(images, error)
             return
-        self._metrics.batch.observe(len(batch))
-        self._metrics.encode.observe(seconds)
-        for waiting, shares in zip(batch, found, strict=True):
+        for waiting, shares in zip(images, found, strict=True):
             waiting.future.set_result(Encoded(shares, started - waiting.since, seconds))
+
+    def _ended(self) -> None:
+        with self._changed:
+            self._under_way -= 1
+            if self._ready():
+                self._changed.notify()
+
+    def _failed(self, images: Sequence[_Waiting], error: Exception) -> None:
+        self._metrics.failed.inc()
+        for waiting in images:
+            waiting.future.set_exception(_encoder_failed(error))
 
 
 def deadline_passed() -> DeadlinePassed:

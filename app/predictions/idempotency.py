@@ -8,6 +8,7 @@ import contextlib
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,24 +59,37 @@ class IdempotencyStore:
         self._path, self._seconds = path, hours * 3600
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
+        # Begun here and not to be ended in the file, as on a full disk: free to be tried again.
+        self._stranded: set[tuple[str, str]] = set()
 
     def start(self) -> None:
         """Open the file; what was under way when the gateway last ended is forgotten.
 
-        A file that cannot be used is no reason not to start: it is put aside.
+        A file that cannot be used is no reason not to start: a damaged one is put aside, and where
+        the disk is full or nothing can be written memory does until the next start.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._connection = self._open()
-        except sqlite3.DatabaseError as error:
-            log.warning("idempotency_store_put_aside", path=str(self._path), error=str(error))
-            for ending in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"{self._path}{ending}").rename(f"{self._path}{ending}.damaged")
-            self._connection = self._open()
+        except (sqlite3.DatabaseError, OSError) as error:
+            self._connection = self._open_anew(error)
 
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+    def _open_anew(self, reason: Exception) -> sqlite3.Connection:
+        # SQLITE_NOTADB and SQLITE_CORRUPT are plain DatabaseErrors; disks and locks are more.
+        if type(reason) is sqlite3.DatabaseError:
+            log.warning("idempotency_store_put_aside", path=str(self._path), error=str(reason))
+            with contextlib.suppress(sqlite3.Error, OSError):
+                for ending in ("", "-wal", "-shm"):
+                    with contextlib.suppress(FileNotFoundError):
+                        Path(f"{self._path}{ending}").rename(f"{self._path}{ending}.damaged")
+                return self._open()
+        log.warning("idempotency_store_in_memory", path=str(self._path), error=str(reason))
+        return self._open(":memory:")
+
+    def _open(self, path: str | None = None) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            path or self._path, isolation_level=None, check_same_thread=False
+        )
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
@@ -132,6 +146,9 @@ class IdempotencyStore:
                 fix="Use a new key for each new request; the same one only to send one again.",
                 field="Idempotency-Key",
             )
+        if answer[0] is None and (scope, key) in self._stranded:
+            self._stranded.discard((scope, key))
+            return None
         if answer[0] is None:
             raise Conflict(
                 f"The first request with the Idempotency-Key {key!r} is still being answered.",
@@ -141,8 +158,8 @@ class IdempotencyStore:
         return StoredAnswer(*answer)
 
     def finish(self, scope: str, key: str, answer: StoredAnswer) -> None:
-        """Remember the answer."""
-        with self._lock:
+        """Remember the answer; where that fails the key is free again."""
+        with self._lock, self._freed(scope, key):
             self._file().execute(
                 "UPDATE answers SET status = ?, media_type = ?, body = ?"
                 " WHERE scope = ? AND key = ?",
@@ -151,7 +168,7 @@ class IdempotencyStore:
 
     def forget_unfinished(self, scope: str, key: str) -> None:
         """Let the key be used again, unless an answer is remembered under it."""
-        with self._lock:
+        with self._lock, self._freed(scope, key):
             self._file().execute(
                 "DELETE FROM answers WHERE scope = ? AND key = ? AND status IS NULL", (scope, key)
             )
@@ -164,6 +181,15 @@ class IdempotencyStore:
                 swept = (
                     self._file().execute(_SWEEP, (time.time() - self._seconds, _PORTION)).rowcount
                 )
+
+    @contextlib.contextmanager
+    def _freed(self, scope: str, key: str) -> Iterator[None]:
+        """Let the key be used again where the file cannot be written: no answer is in it."""
+        try:
+            yield
+        except sqlite3.Error:
+            self._stranded.add((scope, key))
+            raise
 
     def _file(self) -> sqlite3.Connection:
         if self._connection is None:

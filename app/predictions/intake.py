@@ -22,6 +22,7 @@ from app.core.errors import BadRequest, TooLarge, UnsupportedType
 from app.core.media_types import ARCHIVE_TYPES
 from app.core.settings import LimitSettings
 from app.core.slices import Slice
+from app.core.spare import SpareMemory
 from app.http.spool import Part, SpooledBody, spool
 from app.predictions.incoming import NO_ORIGIN, IncomingImage, Origin
 from app.predictions.schemas import OriginIn, PredictIn
@@ -67,6 +68,7 @@ async def read_intake(
     limits: LimitSettings,
     scratch: Path,
     threads: CapacityLimiter,
+    spare: SpareMemory | None = None,
 ) -> Intake:
     """Read a request's body.
 
@@ -76,6 +78,7 @@ async def read_intake(
         limits: on bytes and images.
         scratch: where a multipart body or an archive is spooled to.
         threads: what reads it takes a thread of these.
+        spare: holds it where the disk is full.
 
     Raises:
         BadRequest, BadInput, RequestValidationError: a body that cannot be read.
@@ -88,9 +91,9 @@ async def read_intake(
         data = await _read_raw(request, limits.file_bytes)
         return Intake([IncomingImage(defaults, lambda: data)], single=True)
     if kind == "multipart/form-data":
-        return await _read_form(request, content_type, defaults, limits, scratch, threads)
+        return await _read_form(request, content_type, defaults, limits, scratch, threads, spare)
     if kind in ARCHIVE_TYPES:
-        return await _read_archive(request, defaults, limits, scratch, threads)
+        return await _read_archive(request, defaults, limits, scratch, threads, spare)
     if kind == "application/json":
         data = await request.body()
         return await anyio.to_thread.run_sync(_read_json, data, defaults, limits, limiter=threads)
@@ -144,10 +147,11 @@ async def _read_form(
     limits: LimitSettings,
     scratch: Path,
     threads: CapacityLimiter,
+    spare: SpareMemory | None,
 ) -> Intake:
     stack = ExitStack()
     try:
-        body = await spool(request, scratch, threads)
+        body = await spool(request, scratch, threads, spare=spare)
         stack.callback(body.close)
         images = await anyio.to_thread.run_sync(
             _form_images, body, content_type, defaults, limits, limiter=threads
@@ -207,10 +211,11 @@ async def _read_archive(
     limits: LimitSettings,
     scratch: Path,
     threads: CapacityLimiter,
+    spare: SpareMemory | None,
 ) -> Intake:
     stack = ExitStack()
     try:
-        body = await spool(request, scratch, threads)
+        body = await spool(request, scratch, threads, spare=spare)
         stack.callback(body.close)
         opened = open_files(body.whole(), limits, scratch)
         files = await anyio.to_thread.run_sync(stack.enter_context, opened, limiter=threads)

@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI, Request
 from app.core.background import Repeater
 from app.http.gateway import Gateway, HealthCheck
 from app.predictions.batcher import Batcher
+from app.predictions.door import Door
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.loading import load_encoder
 from app.predictions.idempotency import IdempotencyStore
@@ -16,6 +17,7 @@ from app.predictions.int8 import Int8
 from app.predictions.metrics import PredictionMetrics
 from app.predictions.records import RecordWriter
 from app.predictions.resident import ModelCache
+from app.predictions.retention import RetentionSweep
 from app.predictions.service import Predictions
 from models.memory import keep_freed_memory
 
@@ -47,7 +49,8 @@ def install_predictions(
         settings.prediction.model_bytes,
         metrics,
     )
-    records = RecordWriter(gateway.database, gateway.storage, settings.prediction, metrics)
+    kept = gateway.disk.guarded(gateway.storage)
+    records = RecordWriter(gateway.database, kept, settings.prediction, metrics)
     answers = IdempotencyStore(
         settings.home / "idempotency.db", settings.prediction.idempotency_hours
     )
@@ -63,6 +66,7 @@ def install_predictions(
         records,
         answers,
         Repeater("answers", answers.sweep, _SWEEP_SECONDS),
+        RetentionSweep(gateway.database, settings.retention, gateway.metrics.registry),
         predictions,
     ]
     gateway.checks += [
@@ -71,6 +75,7 @@ def install_predictions(
     ]
     if wanted:
         gateway.checks.append(HealthCheck("int8", batcher.check, about=int8.about))
+    app.add_middleware(Door, slots=predictions.slots)
     app.state.predictions = predictions
 
 

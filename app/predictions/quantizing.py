@@ -4,7 +4,7 @@ The ranges of activations are those of the projects' training images; what is ac
 images that neither tuning nor quantisation has seen.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,16 +36,13 @@ from models.decision import class_probabilities
 from models.errors import BackboneUnavailable, BadInput, ShotlineError
 from models.imaging import PixelSpec, View
 from models.pixels import to_pixels
-from models.progress import Progress, no_progress
+from models.progress import Phases, Progress, no_progress
 
 log = structlog.get_logger(__name__)
 
 CALIBRATION_IMAGES = 300
 _SEED = 0
 _BATCH = 16
-
-# Makes the bar of a phase: "Calibrating", "Judging".
-Phases = Callable[[str], Progress]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from uuid import UUID
 import structlog
 
 from app.core.database import Database
+from app.core.disk import Puts
 from app.core.errors import Unavailable
 from app.core.settings import PredictionSettings
-from app.core.storage import Storage
+from app.core.storage import keep_young
 from app.core.tables import PredictionRecord
 from app.predictions import repository
 from app.predictions.metrics import PredictionMetrics
@@ -57,7 +58,7 @@ class RecordWriter:
     def __init__(
         self,
         database: Database,
-        storage: Storage,
+        storage: Puts,
         settings: PredictionSettings,
         metrics: PredictionMetrics,
     ) -> None:
@@ -159,17 +160,32 @@ class RecordWriter:
     def _keep_images(self, batch: Sequence[NewRecord]) -> None:
         for record in batch:
             if record.image is None:
+                self._hold_image(record)
                 continue
             image, record.image = record.image, None
             with self._changed:
                 self._image_bytes -= len(image)
             try:
                 sha256 = self._storage.put(image)
+            except StorageFull:  # that the disk is full is logged once, and not for every image
+                self._metrics.images_lost.inc()
             except Exception:
                 log.warning("image_not_kept", exc_info=True)
                 self._metrics.images_lost.inc()
             else:
                 record.values |= {"image_sha256": sha256, "image_bytes": len(image)}
+
+    def _hold_image(self, record: NewRecord) -> None:
+        """See to the image of a record that is tried again: it may wait longer than the sweep."""
+        sha256 = record.values["image_sha256"]
+        try:
+            gone = sha256 is not None and keep_young(self._storage, [sha256])
+        except OSError:  # nobody can say: the record itself must not be lost for that
+            log.warning("image_not_held", exc_info=True)
+            return
+        if gone:
+            record.values |= {"image_sha256": None, "image_bytes": None}
+            self._metrics.images_lost.inc()
 
     def _write(self, batch: Sequence[NewRecord]) -> Sequence[NewRecord]:
         """Return what was written: all, where none among them is one that no database takes.

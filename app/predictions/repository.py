@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import Select, and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
@@ -46,6 +46,20 @@ class Revision(NamedTuple):
 
     last: int
     deleted: int
+
+
+class Expired(NamedTuple):
+    """What one portion of a sweep took.
+
+    Attributes:
+        rows: that it looked at; fewer than it was allowed to where there are no more.
+        predictions: records that are gone.
+        images: kept with them, and not any more.
+    """
+
+    rows: int
+    predictions: int
+    images: int
 
 
 @dataclass(frozen=True)
@@ -200,3 +214,41 @@ def _oldest_images(session: Session, project_id: UUID) -> list[tuple[UUID, int]]
         .limit(_MANY)
     )
     return [(prediction_id, size or 0) for prediction_id, size in session.execute(query)]
+
+
+def delete_expired(session: Session, project_id: UUID, before: UUID, *, limit: int) -> Expired:
+    """Delete the project's oldest predictions with ids below `before`, at most `limit`."""
+    row = PredictionRecord
+    query = select(row.id).where(row.project_id == project_id, row.id < before)
+    names = _some_of_the_oldest(session, query, limit)
+    gone = session.execute(
+        delete(row)
+        .where(row.id.in_(names))
+        .returning(row.image_sha256)
+        .execution_options(synchronize_session=False)
+    ).scalars()
+    kept = [sha256 is not None for sha256 in gone]
+    return Expired(len(names), len(kept), sum(kept))
+
+
+def drop_expired_images(session: Session, project_id: UUID, before: UUID, *, limit: int) -> Expired:
+    """Forget the images kept with the project's predictions below `before`, at most `limit`."""
+    row = PredictionRecord
+    query = select(row.id).where(
+        row.project_id == project_id, row.id < before, row.image_sha256.is_not(None)
+    )
+    names = _some_of_the_oldest(session, query, limit)
+    forgotten = session.execute(
+        update(row)
+        .where(row.id.in_(names), row.image_sha256.is_not(None))
+        .values(image_sha256=None, image_bytes=None)
+        .returning(row.id)
+        .execution_options(synchronize_session=False)
+    ).all()
+    return Expired(len(names), 0, len(forgotten))
+
+
+def _some_of_the_oldest(session: Session, query: Select[UUID], limit: int) -> Sequence[UUID]:
+    """Return ids in their order; those that another gateway is at are left to it."""
+    query = query.order_by(PredictionRecord.id).limit(limit)
+    return session.scalars(query.with_for_update(skip_locked=True)).all()

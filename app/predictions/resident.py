@@ -32,6 +32,7 @@ from app.predictions.recency import RecentlyUsed
 from app.predictions.repository import Revision, Served, Version
 from models.artifact import Artifact
 from models.errors import ShotlineError
+from models.memory import settle
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,7 @@ class ModelCache:
         self._readers = ThreadPoolExecutor(_READERS, "models")
         self._finders = ThreadPoolExecutor(_FINDERS, "versions")
         self._stopping = False
+        self._settled = False
         metrics.models.set_function(lambda: len(self._models))
         metrics.model_bytes.set_function(lambda: self._store.used)
 
@@ -130,10 +132,13 @@ class ModelCache:
         while self._to_preload and not self._stopping:
             if self._store.full:
                 self._to_preload.clear()  # the rest is loaded when it is asked for
-                return
+                break
             served = (self._projects or {}).get(self._to_preload.popleft())
             if served is not None and served.production is not None:
                 self._load_here(served.production)
+        if not self._settled:
+            self._settled = True
+            settle()
 
     def knows(self, project_id: UUID) -> bool:
         """Say whether the project was there when `refresh` last looked."""

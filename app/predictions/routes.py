@@ -245,7 +245,12 @@ async def _serve(
     model.check_encoder(predictions.batcher.encoder())  # before the body is read
     settings = gateway.settings
     intake = await read_intake(
-        request, call.origin, settings.limits, settings.scratch_folder, predictions.threads
+        request,
+        call.origin,
+        settings.limits,
+        settings.scratch_folder,
+        predictions.threads,
+        predictions.spare,
     )
     once = None
     if call.key is not None:

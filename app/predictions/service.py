@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -22,8 +23,9 @@ from app.core.clock import utc_now
 from app.core.errors import Unavailable
 from app.core.ids import new_id
 from app.core.settings import Settings
-from app.predictions.batcher import Batcher, deadline_passed
-from app.predictions.engines.encoder import ImageEncoder
+from app.core.spare import SpareMemory
+from app.predictions.batcher import Batcher, Encoded, deadline_passed
+from app.predictions.embeddings import Head
 from app.predictions.idempotency import IdempotencyStore
 from app.predictions.incoming import IncomingImage
 from app.predictions.metrics import PredictionMetrics
@@ -33,6 +35,7 @@ from app.predictions.resident import ModelCache
 from app.predictions.schemas import ModelRef, PredictionOut, shown_decision
 from models.decision import Decision, decide
 from models.errors import ShotlineError
+from models.imaging import PixelSpec
 from models.pixels import to_pixels
 
 log = structlog.get_logger(__name__)
@@ -61,11 +64,25 @@ class Question(NamedTuple):
     deadline: float = math.inf
 
 
-class _Decoded(NamedTuple):
-    pixels: UInt8[np.ndarray, "3 size size"]
-    data: bytes
-    started: float
-    seconds: float
+@dataclass(eq=False)
+class _Ride:
+    """An image on its way through decoder and encoder.
+
+    Attributes:
+        image: as it came.
+        head: of the version that answers.
+        encoded: can be cancelled until the image is encoded.
+        data: the image's bytes, once they are read.
+        decoding: when it was begun, of `time.monotonic`.
+        decode: the seconds that it took.
+    """
+
+    image: IncomingImage
+    head: Head
+    encoded: Future[Encoded] = field(default_factory=Future)
+    data: bytes = b""
+    decoding: float = 0.0
+    decode: float = 0.0
 
 
 class Slots:
@@ -73,6 +90,21 @@ class Slots:
 
     def __init__(self, capacity: int, metrics: PredictionMetrics) -> None:
         self._free, self._capacity, self._metrics = capacity, capacity, metrics
+
+    @property
+    def full(self) -> bool:
+        """Whether none is free."""
+        return self._free == 0
+
+    def refuse(self, count: int) -> Unavailable:
+        """Count `count` images as refused, and return what their caller is told."""
+        self._metrics.shed.inc(count)
+        return Unavailable(
+            f"The gateway has {self._capacity - self._free} images to decide on already;"
+            f" {self._free} more are taken, {count} were sent.",
+            fix="Try again after the seconds in Retry-After, or send fewer images at a time.",
+            retry_after=1.0,
+        )
 
     @contextmanager
     def taken(self, count: int) -> Iterator[None]:
@@ -82,13 +114,7 @@ class Slots:
             Unavailable: fewer are free.
         """
         if count > self._free:
-            self._metrics.shed.inc(count)
-            raise Unavailable(
-                f"The gateway has {self._capacity - self._free} images to decide on already;"
-                f" {self._free} more are taken, {count} were sent.",
-                fix="Try again after the seconds in Retry-After, or send fewer images at a time.",
-                retry_after=1.0,
-            )
+            raise self.refuse(count)
         self._free -= count
         self._metrics.waiting.inc(count)
         try:
@@ -107,7 +133,9 @@ class Predictions:
         int8: returns another batcher for the artifacts, by digest, that have one.
         records: the background writer.
         answers: remembered under Idempotency-Keys.
+        slots: how many images may be under way.
         threads: for what blocks; other requests may have all of theirs wait for the database.
+        spare: holds bodies while the disk is full.
     """
 
     def __init__(
@@ -124,13 +152,14 @@ class Predictions:
         self.int8 = int8
         self.answers, self.metrics = answers, metrics
         self.threads = CapacityLimiter(_THREADS)
+        self.spare = SpareMemory(2 * settings.limits.predict_bytes)
         self._running: set[asyncio.Task[None]] = set()
         self._max_pixels = settings.limits.image_pixels
         # Of a request with many images so many are under way at once, which keeps batches full.
         self._window = min(
             2 * settings.prediction.max_batch, max(1, settings.prediction.max_queue // 2)
         )
-        self._slots = Slots(settings.prediction.max_queue, metrics)
+        self.slots = Slots(settings.prediction.max_queue, metrics)
         self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
 
     def start(self) -> None:
@@ -138,7 +167,7 @@ class Predictions:
 
     def stop(self) -> None:
         """End the decoders."""
-        self._decoders.shutdown(cancel_futures=True)
+        self._decoders.shutdown()
 
     async def project_model(self, project_id: UUID) -> ResidentModel:
         """Return what the project has in production, from memory.
@@ -170,7 +199,7 @@ class Predictions:
 
     def slots_for(self, images: Sequence[IncomingImage]) -> AbstractContextManager[None]:
         """Return what holds as many slots as `images` need at once; entering it may raise."""
-        return self._slots.taken(min(len(images), self._window))
+        return self.slots.taken(min(len(images), self._window))
 
     async def each(
         self, images: Sequence[IncomingImage], question: Question
@@ -210,54 +239,70 @@ class Predictions:
             DeadlinePassed: it was not the image's turn in time.
             Unavailable: the encoder is not there, or failed.
         """
-        model, deadline, started = question.model, question.deadline, time.monotonic()
-        encoder = self.batcher.encoder()
-        head = model.check_encoder(encoder)
-        decoded = await self._before(
-            deadline, self._decoders.submit(self._decode, image, model, encoder)
-        )
-        encoded = await self._before(
-            deadline,
-            self._batcher_for(model).submit(
-                decoded.pixels, head, lane=model.project_id, deadline=deadline
-            ),
-        )
+        model, started = question.model, time.monotonic()
+        ride = _Ride(image, model.check_encoder(self.batcher.encoder()))
+        self._decoders.submit(self._decode, ride, question)
+        encoded = await self._before(question.deadline, ride.encoded)
         decision = decide(model.labels, encoded.probabilities, top_k=question.top_k)
-        waited = decoded.started - started + encoded.queue
+        waited = ride.decoding - started + encoded.queue
         self.metrics.queue.observe(waited)
         answer = _answer(
             image,
             model,
             decision,
             {
-                "decode": decoded.seconds,
+                "decode": ride.decode,
                 "queue": waited,
                 "encode": encoded.encode,
                 "total": time.monotonic() - started,
             },
         )
-        self._record(answer, image, decoded.data, question)
+        self._record(answer, image, ride.data, question)
         return answer
 
     def _batcher_for(self, model: ResidentModel) -> Batcher:
         return self.int8(model.digest) or self.batcher
 
-    def _decode(
-        self, image: IncomingImage, model: ResidentModel, encoder: ImageEncoder
-    ) -> _Decoded:
-        started = time.monotonic()
-        data = image.read()
-        size, interpolation = encoder.pixels.size, encoder.pixels.interpolation
-        pixels = to_pixels(data, model.view, size, interpolation, max_pixels=self._max_pixels)
-        seconds = time.monotonic() - started
-        self.metrics.decode.observe(seconds)
-        return _Decoded(pixels, data, started, seconds)
+    def _decode(self, ride: _Ride, question: Question) -> None:
+        """Decode an image and hand it on to the encoder; what is wrong with it goes to its future.
+
+        On a decoder's thread, which wakes the event loop for nothing in between.
+        """
+        if ride.encoded.cancelled():
+            return
+        try:
+            model, batcher = question.model, self._batcher_for(question.model)
+            pixels = self._pixels(ride, model, batcher.encoder().pixels)
+            batcher.submit(
+                pixels,
+                ride.head,
+                lane=model.project_id,
+                deadline=question.deadline,
+                future=ride.encoded,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the caller hears of it
+            if ride.encoded.set_running_or_notify_cancel():
+                ride.encoded.set_exception(error)
+
+    def _pixels(
+        self, ride: _Ride, model: ResidentModel, spec: PixelSpec
+    ) -> UInt8[np.ndarray, "3 size size"]:
+        ride.decoding = time.monotonic()
+        ride.data = ride.image.read()
+        pixels = to_pixels(
+            ride.data, model.view, spec.size, spec.interpolation, max_pixels=self._max_pixels
+        )
+        ride.decode = time.monotonic() - ride.decoding
+        self.metrics.decode.observe(ride.decode)
+        return pixels
 
     async def _before(self, deadline: float, future: Future[Result]) -> Result:
         """Wait for `future`; give up at the deadline unless the work has begun."""
         waiter = asyncio.wrap_future(future)
+        if deadline == math.inf:
+            return await waiter
         try:
-            timeout = None if deadline == math.inf else max(0.0, deadline - time.monotonic())
+            timeout = max(0.0, deadline - time.monotonic())
             done, _ = await asyncio.wait({waiter}, timeout=timeout)
             if not done and future.cancel():
                 self.metrics.expired.inc()

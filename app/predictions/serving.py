@@ -101,14 +101,22 @@ async def serve(
 async def _unless_left(
     answering: Coroutine[Any, Any, Result], left: Callable[[], Awaitable[None]]
 ) -> Result:
-    work, leaving = asyncio.create_task(answering), asyncio.ensure_future(left())
+    """Return what `answering` does, which ends at once where the caller leaves."""
+    work, leaving = asyncio.current_task(), asyncio.ensure_future(left())
+    assert work is not None  # noqa: S101 - we run
+
+    def stop(leaving: asyncio.Future[None]) -> None:
+        if not leaving.cancelled():
+            work.cancel()
+
+    leaving.add_done_callback(stop)
     try:
-        await asyncio.wait({work, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if work.done():
-            return work.result()
-        raise ClientDisconnect
+        return await answering
+    except asyncio.CancelledError:
+        if leaving.done() and work.uncancel() == 0:
+            raise ClientDisconnect from None
+        raise  # someone else stops us
     finally:
-        work.cancel()
         leaving.cancel()
 
 

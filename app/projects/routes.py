@@ -5,9 +5,10 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response, status
 
+from app.core.database import after_commit
 from app.core.errors import Conflict, Duplicate, Forbidden, Frozen, NotFound
 from app.http.authentication import Admin, Engineer, Viewer
-from app.http.gateway import ReaderDep, SessionDep
+from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
 from app.http.routing import Route
@@ -82,7 +83,7 @@ def show(project: UUID, principal: Viewer, session: ReaderDep) -> ProjectOut:
 def change(
     project: UUID, body: ProjectChange, principal: Engineer, session: SessionDep
 ) -> ProjectOut:
-    """Change what is given; what is left out or null stays."""
+    """Change what is given; what is left out or null stays. Only an admin changes `retention`."""
     changed = service.change_project(
         session,
         principal,
@@ -90,6 +91,7 @@ def change(
         name=body.name,
         view=body.view,
         keep_images=body.keep_images,
+        retention=None if body.retention is None else body.retention.given(),
     )
     return ProjectOut.of(changed)
 
@@ -101,9 +103,10 @@ def change(
     summary="Delete a project",
     responses=responses(Conflict, Forbidden, NotFound),
 )
-def delete(project: UUID, principal: Admin, session: SessionDep) -> None:
+def delete(project: UUID, principal: Admin, session: SessionDep, gateway: GatewayDep) -> None:
     """Delete a project with its images, tunings, versions, predictions and keys."""
     service.delete_project(session, principal, project)
+    after_commit(session, gateway.keys.refresh)
 
 
 @router.post(

@@ -1,11 +1,12 @@
 """Projects and classes as JSON."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
+from app.core.settings import MOST_DAYS
 from app.core.tables import KeepImages, Split
 from app.projects.service import ClassView, ProjectView, view_of
 from models.classes import ClassSpec, Role, class_spec
@@ -137,6 +138,44 @@ class ProjectIn(BaseModel):
     )
 
 
+def _days(value: object) -> object:
+    """Refuse what is no rule in one sentence, not in one for each form that there is."""
+    plain = type(value) is int and 1 <= value <= MOST_DAYS
+    if plain or value is None or value == "default":
+        return value
+    raise ValueError(
+        f"a whole number of days from 1 to {MOST_DAYS}, null (for ever) or 'default' (as the box's"
+        " settings say) is expected"
+    )
+
+
+Days = Annotated[
+    Annotated[int, Field(ge=1, le=MOST_DAYS)] | Literal["default"] | None, BeforeValidator(_days)
+]
+
+
+class Retention(BaseModel):
+    """How long predictions are kept; labelled images, snapshots and versions always are."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"examples": [{"predictions_days": 365, "images_days": 90}]},
+    )
+
+    predictions_days: Days = Field(
+        "default",
+        description="Days after which a record is deleted, with its image; null: never;"
+        " `default`: as the box's settings say.",
+    )
+    images_days: Days = Field(
+        "default", description="Days after which an image kept with a prediction is, likewise."
+    )
+
+    def given(self) -> dict[str, int | Literal["default"] | None]:
+        """Return what the caller gave."""
+        return self.model_dump(exclude_unset=True)
+
+
 class ProjectChange(BaseModel):
     """What to change of a project; a new view counts from the next tuning."""
 
@@ -150,6 +189,7 @@ class ProjectChange(BaseModel):
     name: ProjectName | None = None
     view: View | None = None
     keep_images: KeepImages | None = None
+    retention: Retention | None = None
 
 
 class ProjectOut(BaseModel):
@@ -163,6 +203,7 @@ class ProjectOut(BaseModel):
     )
     view: View = Field(examples=[_VIEW])
     keep_images: KeepImages = Field(examples=["undecidable"])
+    retention: Retention
     created_at: datetime
 
     @classmethod
@@ -176,5 +217,6 @@ class ProjectOut(BaseModel):
             classes_frozen=found.frozen,
             view=view_of(row),
             keep_images=row.keep_images,
+            retention=Retention(**row.retention),
             created_at=row.created_at,
         )

@@ -1,9 +1,9 @@
 """Projects; the list of a project's classes is in `class_list`."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -118,14 +118,21 @@ def change_project(
     name: str | None = None,
     view: View | None = None,
     keep_images: KeepImages | None = None,
+    retention: Mapping[str, int | Literal["default"] | None] | None = None,
 ) -> ProjectView:
     """Change what is given. A new view counts from the next tuning.
 
     Raises:
         NotFound, BadName, Duplicate: as above.
+        Forbidden: `retention`, which deletes, by other than an admin.
     """
+    if retention is not None:
+        principal.require_role("admin")
     project = lock_project(session, principal, project_id)
     before = _recorded(project)
+    if retention is not None:
+        rules = {**project.retention, **retention}
+        project.retention = {name: days for name, days in rules.items() if days != "default"}
     if view is not None:
         project.view = _stored(view)
     if keep_images is not None:
@@ -187,7 +194,7 @@ def _describe_all(session: Session, rows: Sequence[Project]) -> list[ProjectView
 
 
 def _recorded(project: Project) -> dict[str, Any]:
-    return audit.columns(project, "name", "view", "keep_images")
+    return audit.columns(project, "name", "view", "keep_images", "retention")
 
 
 def _name_taken(name: str) -> Duplicate:

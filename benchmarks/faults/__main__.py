@@ -45,6 +45,13 @@ class Scenario(Protocol):
 SCENARIOS = {
     "workers": "benchmarks.faults.workers",
     "redis": "benchmarks.faults.redis",
+    "gateway": "benchmarks.faults.gateway",
+    "gateway_postgres": "benchmarks.faults.gateway_postgres",
+    "postgres": "benchmarks.faults.postgres",
+    "outage": "benchmarks.faults.outage",
+    "disk": "benchmarks.faults.disk",
+    "soak": "benchmarks.faults.soak",
+    "redis_away": "benchmarks.faults.redis_away",
     "schemathesis": "benchmarks.faults.schemathesis_run",
     "hostile": "benchmarks.faults.hostile",
 }

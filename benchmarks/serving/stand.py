@@ -190,12 +190,12 @@ def stand(
             engine = bare.facts()
             home = prepare(folder, engine, lines=lines, versions=versions)
             with gateway(settings, logs / f"{name}.log") as server:
-                made = Stand(bench, home, server, bare, engine, _settings(settings))
+                made = Stand(bench, home, server, bare, engine, settings_of(settings))
                 made.saturate(bench.seconds(3.0))  # every size of batch was there once
                 yield made
 
 
-def _settings(environment: Mapping[str, str]) -> Settings:
+def settings_of(environment: Mapping[str, str]) -> Settings:
     """Return the settings as a process with these variables reads them."""
     before = dict(os.environ)
     os.environ.update(environment)

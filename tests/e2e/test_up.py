@@ -14,6 +14,7 @@ from app.cli.up import Address, free_address
 from models.errors import BadInput
 from tests.e2e.service import SHOTLINE, Service, service_up
 from tests.e2e.test_command_line import COLOURS, write_classes, write_image
+from tests.integration import services
 from tests.integration.services import wait_for
 
 FAST = ["--set", "steps=10", "--set", "warmup_steps=1", "--set", "folds=2"]
@@ -94,6 +95,21 @@ def test_a_restart_keeps_the_data_and_makes_no_second_key(tmp_path: Path) -> Non
     assert second.key == ""
 
 
+def test_a_worker_that_was_killed_comes_back(up: Service) -> None:
+    def worker() -> set[int]:
+        below = services.descendants(up.process.pid)
+        return {
+            pid
+            for pid, command in below.items()
+            if "worker.celery_app" in command and services.parent_of(pid) == up.process.pid
+        }
+
+    (killed,) = worker()
+    services.kill(killed)
+    wait_for(lambda: worker() - {killed}, "another worker")
+    assert up.get("/readyz")["status"] == "ready"
+
+
 def test_where_the_gateway_can_listen() -> None:
     assert str(Address("::1", 8000)) == "http://[::1]:8000"
     assert free_address("127.0.0.1", 0).port > 0
@@ -130,6 +146,34 @@ def test_pushes_a_folder_promotes_and_answers(up: Service, tmp_path: Path) -> No
     (row,) = json.loads(asked.stdout)
     assert row["image"] == row["image_id"] == str(tmp_path / "lot" / "b" / "1.png")
     assert row["decision"] == "ng"
+
+
+def test_gateway_worker_and_command_line_make_one_record(up: Service, tmp_path: Path) -> None:
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=4)
+    pushed = shotline(
+        *("push", folder, "--project", "audited", "--promote", "--url", up.address, *FAST),
+        SHOTLINE_KEY=up.key,
+    )
+    assert pushed.returncode == 0, pushed.stderr
+    assert shotline("keys", "create", "recorded", "--data", up.home).returncode == 0
+    exported = shotline("audit", "export", "--data", up.home)
+    entries = [json.loads(line) for line in exported.stdout.splitlines()]
+    made = {(entry["actor"], entry["action"]) for entry in entries}
+    assert made >= {
+        ("Shotline itself", "schema.migrate"),
+        ("shotline up", "key.create"),
+        ("first admin", "project.create"),
+        ("first admin", "image.upload"),
+        ("first admin", "tuning.start"),
+        ("the worker", "version.add"),
+        ("the worker", "tuning.end"),
+        ("first admin", "alias.promote"),
+        ("the command line", "key.create"),
+    }
+    verified = shotline("audit", "verify", "--data", up.home)
+    assert verified.returncode == 0, verified.stdout
+    logged = (up.home / "logs" / "gateway.log").read_text()
+    assert '"event": "audit_head"' in logged
 
 
 def test_push_names_what_it_leaves_out(up: Service, tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ def postgres_url() -> Iterator[str]:
     try:
         url = server.get_uri().replace("postgresql://", "postgresql+psycopg://")
         for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            _administer(url, f"ALTER SYSTEM SET {setting} = off")  # its data lives for minutes
-        _administer(url, "SELECT pg_reload_conf()")
-        _administer(url, "CREATE DATABASE template")
-        database = Database(_at(url, "template"))
+            administer(url, f"ALTER SYSTEM SET {setting} = off")  # its data lives for minutes
+        administer(url, "SELECT pg_reload_conf()")
+        administer(url, "CREATE DATABASE template")
+        database = Database(at(url, "template"))
         migrations.upgrade(database)
         database.close()
         yield url
@@ -74,11 +74,11 @@ def postgres_url() -> Iterator[str]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _at(url: str, name: str) -> str:
+def at(url: str, name: str) -> str:
     return make_url(url).set(database=name).render_as_string(hide_password=False)
 
 
-def _administer(url: str, statement: str) -> None:
+def administer(url: str, statement: str) -> None:
     database = Database(url)
     with database.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT").execute(text(statement))
@@ -103,9 +103,9 @@ def database_url(
         return
     url: str = request.getfixturevalue("postgres_url")
     name = f"test_{new_id().hex}"
-    _administer(url, f'CREATE DATABASE "{name}" TEMPLATE template')
-    yield _at(url, name)
-    _administer(url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    administer(url, f'CREATE DATABASE "{name}" TEMPLATE template')
+    yield at(url, name)
+    administer(url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ def empty_database_url(
         return
     url: str = request.getfixturevalue("postgres_url")
     name = f"test_{new_id().hex}"
-    _administer(url, f'CREATE DATABASE "{name}"')
-    yield _at(url, name)
-    _administer(url, f'DROP DATABASE "{name}" WITH (FORCE)')
+    administer(url, f'CREATE DATABASE "{name}"')
+    yield at(url, name)
+    administer(url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import json
 import threading
 import tracemalloc
 from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import httpx2
@@ -164,6 +164,27 @@ def test_a_client_that_leaves_while_it_waits(
         wait_for(lambda: in_flight(client) == 0, "the first answer")
     client.post(served.predict, content=tiny.photograph(0, 1), headers=PNG)
     assert gate.sizes == [1, 1]
+
+
+def test_a_full_house_refuses_before_the_body(
+    client: httpx2.Client, served: Served, connect: Callable[..., Line], gate: Gate
+) -> None:
+    gate.open.clear()
+    photograph = tiny.photograph(0, 0)
+    with ExitStack() as inside:
+        for _ in range(6):
+            inside.enter_context(connect(served.predict, len(photograph))).send(photograph)
+        wait_for(lambda: in_flight(client) == 6, "a full house")
+        with capture_logs() as told, connect(served.predict, 100_000, Connection="close") as line:
+            refused = line.answer()  # to a request of which nothing but the head was sent
+        gate.open.set()
+        wait_for(lambda: in_flight(client) == 0, "the answers")
+    assert refused.status == 503
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "6 images" in refused.json()["detail"]
+    assert [entry["requests"] for entry in told if entry["event"] == "predictions_refused"] == [1]
+    assert "shotline_predictions_shed_total 1.0" in client.get("/metrics").text
 
 
 def test_a_client_that_leaves_under_a_key_finds_its_answer(

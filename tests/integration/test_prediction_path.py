@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import json
+import os
 import threading
 from collections.abc import Callable, Iterator, MutableMapping
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -339,6 +341,38 @@ def test_a_full_disk_loses_no_record(
         wait_for(lambda n=number: len(client.get(path).json()["items"]) == n + 1, "the record", 20)
     assert not left
     assert "records_lost_total 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("swept", [True, False], ids=["swept", "not swept"])
+def test_an_image_whose_record_waits_longer_than_the_sweep(
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+    swept: bool,
+) -> None:
+    """The database's disk is full for hours: no row may name an image that is gone."""
+    served = serve(client, database, storage, artifacts[0], "all")
+    name, add_all = sha256(tiny.photograph(0, 0)).hexdigest(), repository.add_all
+    removed: list[bool] = []
+
+    def fail_once(*args: Any) -> None:
+        if not removed:
+            os.utime(next(storage.root.glob(f"??/??/{name}")), (0, 0))
+            removed.append(swept and storage.remove_old(name, 3600))
+            raise StorageFull("Full.", fix="Free space.")
+        removed.append(storage.remove_old(name, 3600))  # a sweep that began before the commit
+        add_all(*args)
+
+    monkeypatch.setattr(repository, "add_all", fail_once)
+    answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
+    wait_for(lambda: client.get(f"/v1/projects/{served.project}/predictions").json()["items"], "it")
+    assert removed == [swept, False]
+    kept = client.get(f"/v1/predictions/{answer['prediction_id']}/image")
+    assert kept.status_code == (404 if swept else 200)
+    lost = f"shotline_prediction_images_lost_total {float(swept)}"
+    assert lost in client.get("/metrics").text
 
 
 def test_kept_images_stay_under_the_quota_the_oldest_go_first(

@@ -20,6 +20,7 @@ from app.core.database import Database
 from app.core.ids import new_id
 from app.core.settings import LimitSettings, Settings
 from app.core.storage import LocalStorage
+from app.core.sweep import sweep_orphans
 from app.core.tables import Image, ProjectClass
 from app.http import spool
 from app.images import check, routes
@@ -693,6 +694,38 @@ def test_a_storage_that_fails_half_way_writes_no_rows(
     response = send(client, project, {"a.png": png(1), "b.png": png(2)})
     assert_problem(response, 507, "storage-full")
     assert count(database, Image) == 0
+
+
+def test_what_was_swept_while_the_upload_ran_is_not_answered_for(
+    app: FastAPI, client: TestClient, project: str, database: Database
+) -> None:
+    """Decoding thousands of photographs may take longer than the sweep waits."""
+
+    class Swept(LocalStorage):
+        def put(self, data: Any) -> str:
+            sha256 = super().put(data)
+            os.utime(next(self.root.glob(f"??/??/{sha256}")), (0, 0))
+            assert sweep_orphans(database, self, min_age=3600) == 1
+            return sha256
+
+    storage = app.state.gateway.storage
+    app.state.gateway.storage = Swept(storage.root)
+    response = send(client, project, {"a.png": png(1)})
+    assert_problem(response, 503, "unavailable", names="swept")
+    assert count(database, Image) == 0
+    app.state.gateway.storage = storage
+    assert send(client, project, {"a.png": png(1)}).json()["accepted"] == 1
+
+
+def test_sending_an_image_again_heals_its_bytes(
+    client: TestClient, project: str, storage: LocalStorage
+) -> None:
+    image = send(client, project, {"a.png": png(1)}).json()["results"][0]["image"]
+    (blob,) = storage.blobs()
+    next(storage.root.glob(f"??/??/{blob.sha256}")).write_bytes(b"rot")
+    assert_problem(client.get(f"/v1/images/{image}/content"), 500, "damaged")
+    assert verdicts(send(client, project, {"a.png": png(1)})) == {"a.png": "duplicate"}
+    assert client.get(f"/v1/images/{image}/content").content == png(1)
 
 
 def test_what_came_meanwhile_is_met(

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import save_file
 from sqlalchemy.orm import Session
 
+from app.core.clock import utc_now
 from app.core.storage import Storage
 from app.core.tables import ModelVersion, Snapshot, Tuning
 from app.registry.service import NewVersion, add_version
@@ -92,15 +93,22 @@ def add_artifact(
 ) -> ModelVersion:
     """Record `artifact` as the project's next version, as a worker would."""
     header = artifact.header
+    classes = [spec.model_dump() for spec in header.classes]
     if snapshot is None:
-        digest = f"{header.snapshot}-{len(session.query(Snapshot).all())}"
-        snapshot = Snapshot(project_id=project_id, digest=digest[:80], classes=[], image_count=0)
+        project, digest = Snapshot.project_id == project_id, Snapshot.digest == header.snapshot
+        snapshot = session.query(Snapshot).where(project, digest).one_or_none()
+    if snapshot is None:
+        snapshot = Snapshot(
+            project_id=project_id, digest=header.snapshot, classes=classes, image_count=0
+        )
         session.add(snapshot)
         session.flush()
     tuning = Tuning(
         project_id=project_id,
         snapshot_id=snapshot.id,
         state="succeeded",
+        attempt=1,
+        finished_at=utc_now(),
         recipe={},
         seed=header.seed,
         view={},
@@ -114,7 +122,7 @@ def add_artifact(
         report_sha256=None,
         backbone=header.backbone,
         backbone_digest=header.backbone_digest,
-        classes=[spec.model_dump() for spec in header.classes],
+        classes=classes,
         metrics=json.loads(header.metrics.model_dump_json()),
     )
     return add_version(session, tuning, new)

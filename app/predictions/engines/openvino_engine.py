@@ -6,6 +6,8 @@ import, and OpenVINO then takes a stub of its own that does nothing.
 """
 
 import sys
+from collections.abc import Callable
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,8 @@ _FILE = "openvino.xml"
 class OpenVinoEncoder:
     """OpenVINO on the CPU, in single precision unless the file says otherwise.
 
-    One batch at a time: threads share its buffers.
+    Two batches may be under way: the second is computed as soon as the first is done, whatever
+    Python does then.
     """
 
     def __init__(
@@ -39,14 +42,30 @@ class OpenVinoEncoder:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # a worker and the gateway's other threads share the cores
         }
-        self._compiled = openvino.Core().compile_model(str(folder / file), "CPU", options)
+        compiled = openvino.Core().compile_model(str(folder / file), "CPU", options)
+        self._tensor = openvino.Tensor
+        self._requests = cycle([compiled.create_infer_request() for _ in range(2)])
+
+    def begin(
+        self, pixels: UInt8[np.ndarray, "b 3 size size"]
+    ) -> Callable[[], Float[np.ndarray, "b embed_dim"]]:
+        """Take a batch; see `app.predictions.engines.pipeline`."""
+        request = next(self._requests)
+        request.set_input_tensor(self._tensor(pixels, shared_memory=True))
+        request.start_async()
+
+        def features() -> Float[np.ndarray, "b embed_dim"]:
+            request.wait()
+            found: np.ndarray = request.get_output_tensor().data
+            return found.copy()  # the request's own is written to again
+
+        return features
 
     def encode(
         self, pixels: UInt8[np.ndarray, "b 3 size size"]
     ) -> Float[np.ndarray, "b embed_dim"]:
         """Return the features of one batch."""
-        features: np.ndarray = self._compiled(pixels)[0]
-        return features
+        return self.begin(np.ascontiguousarray(pixels))()
 
 
 def convert(exported: "ExportedProgram", size: int, folder: Path) -> None:

@@ -78,7 +78,9 @@ def submit(
 ) -> Future[Encoded]:
     pixels = np.full((3, 2, 2), value, dtype=np.uint8)
     assert HEAD is not None
-    return batcher.submit(pixels, HEAD, lane=lane, deadline=deadline)
+    future: Future[Encoded] = Future()
+    batcher.submit(pixels, HEAD, lane=lane, deadline=deadline, future=future)
+    return future
 
 
 def test_an_idle_encoder_starts_at_once(batcher: Batcher, encoder: HeldEncoder) -> None:
@@ -101,16 +103,38 @@ def test_what_arrives_while_busy_rides_together(batcher: Batcher, encoder: HeldE
     assert encoder.batches == [[0.0], [1.0, 2.0, 3.0, 4.0], [5.0, 6.0]]
 
 
+def fill(batcher: Batcher, encoder: HeldEncoder) -> list[Future[Encoded]]:
+    """Keep the encoder busy with one batch, and a full one behind it."""
+    first = submit(batcher, 0)
+    assert encoder.busy.acquire(timeout=10)
+    behind = [submit(batcher, value) for value in range(1, 5)]
+    deadline = time.monotonic() + 10
+    while not all(future.running() for future in behind):
+        assert time.monotonic() < deadline, "the full batch was not handed over"
+        time.sleep(0.001)
+    return [first, *behind]
+
+
+def test_a_full_batch_is_handed_over_while_another_is_encoded(
+    batcher: Batcher, encoder: HeldEncoder
+) -> None:
+    futures = fill(batcher, encoder)
+    later = [submit(batcher, value) for value in range(5, 10)]
+    assert not any(future.running() for future in later)  # two are under way, no more
+    encoder.let_go.release(4)
+    assert [first_pixel(future.result(10)) for future in (*futures, *later)] == list(range(10))
+    assert [len(batch) for batch in encoder.batches] == [1, 4, 4, 1]
+
+
 def test_projects_take_turns(batcher: Batcher, encoder: HeldEncoder) -> None:
-    submit(batcher, 0)
-    encoder.busy.acquire(timeout=10)
+    fill(batcher, encoder)
     many, few = new_id(), new_id()
     futures = [submit(batcher, value, many) for value in range(10, 16)]
     futures.append(submit(batcher, 20, few))
     encoder.let_go.release(10)
     for future in futures:
         future.result(10)
-    assert encoder.batches[1] == [10.0, 20.0, 11.0, 12.0]
+    assert encoder.batches[2] == [10.0, 20.0, 11.0, 12.0]
 
 
 def test_a_deadline_is_honoured_before_encoding(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.core.errors import Damaged, NotFound
-from app.core.storage import LocalStorage
+from app.core.storage import LocalStorage, keep_young
 from models.errors import StorageFull
 
 HELLO = hashlib.sha256(b"hello").hexdigest()
@@ -70,7 +70,7 @@ def test_a_full_disk_leaves_nothing(
 def test_bytes_are_flushed_before_they_are_seen(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file before the rename, then its folder and each folder made for it."""
+    """The file before the rename, then its folder and each above it."""
     seen: list[bool] = []
     real = os.fsync
 
@@ -80,7 +80,57 @@ def test_bytes_are_flushed_before_they_are_seen(
 
     monkeypatch.setattr(os, "fsync", fsync)
     storage.put(b"hello")
-    assert seen == [False, True, True, True]
+    assert seen == [False, True, True, True, True]
+
+
+def test_the_name_of_what_another_put_is_flushed_too(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one may have been killed before it came to that."""
+    LocalStorage(storage.root).put(b"hello")
+    flushed: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    storage.put(b"hello")
+    folder = storage.root / HELLO[:2] / HELLO[2:4]
+    assert flushed == [folder, folder.parent, storage.root, storage.root.parent]
+    storage.put(b"hello")
+    assert flushed[4:] == [folder]  # the others are known to be there
+
+
+def test_a_folder_in_one_that_may_not_be_read(
+    storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.open
+
+    def refuse(path: object, *args: object, **kwargs: object) -> int:
+        if path == storage.root.parent:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", refuse)
+    assert storage.put(b"hello") == HELLO
+    assert storage.read(HELLO) == b"hello"
+
+
+@pytest.mark.parametrize("left", [b"hellp", b"hel", b""])
+def test_whoever_has_the_bytes_heals_what_is_damaged(storage: LocalStorage, left: bytes) -> None:
+    storage.put(b"hello")
+    (storage.root / HELLO[:2] / HELLO[2:4] / HELLO).write_bytes(left)
+    assert storage.put(b"hello") == HELLO
+    assert storage.read(HELLO) == b"hello"
+
+
+def test_blobs_are_made_young_before_their_rows_are_written(storage: LocalStorage) -> None:
+    storage.put(b"hello")
+    os.utime(storage.root / HELLO[:2] / HELLO[2:4] / HELLO, (0, 0))
+    assert keep_young(storage, [HELLO, "0" * 64]) == ["0" * 64]
+    assert not storage.remove_old(HELLO, 3600)
 
 
 def test_putting_again_makes_young(storage: LocalStorage) -> None:

@@ -52,6 +52,24 @@ def test_a_file_and_its_folders_are_made(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_folders_that_were_made_survive_a_power_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    path = tmp_path / "a" / "b" / "model"
+    write_atomic(path, b"new")
+    assert flushed[1:] == [path.parent, tmp_path / "a", tmp_path]
+    write_atomic(path, b"newer")
+    assert flushed[5:] == [path.parent]
+
+
 def test_an_older_file_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "model"
     path.write_bytes(b"old and longer")

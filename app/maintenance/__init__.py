@@ -1,0 +1,1 @@
+"""Looking after what is kept: backup, restore, verify, and migrations that can be undone."""
