@@ -29,8 +29,8 @@ print(*project['dependencies'], *extras['onnx'], *extras['openvino'], *extras['p
     && pip install --constraint constraints.txt --requirement requirements.txt hatchling
 
 COPY README.md LICENSE docker-compose.yml .env.example ./
-COPY deploy/make-secrets deploy/install.sh ./deploy/
-COPY docs/deploy.md docs/airgap.md docs/operations.md ./docs/
+COPY deploy/Caddyfile deploy/make-secrets deploy/install.sh ./deploy/
+COPY docs/deploy.md docs/airgap.md docs/operations.md docs/security.md ./docs/
 COPY models ./models
 COPY app ./app
 COPY worker ./worker

@@ -21,6 +21,7 @@ from app.core.access import Principal
 from app.core.storage import keep_young, swept
 from app.http.authentication import Operator, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
+from app.http.numbers import Whole
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
 from app.http.routing import Route
@@ -64,7 +65,7 @@ async def start(
         UUID | None, Query(description="A version's id; by default what is in production now.")
     ] = None,
     top_k: Annotated[
-        int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
+        Whole | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
     ] = None,
 ) -> BatchOut:
     """Store photographs, or those of an archive, and queue a batch of them.

@@ -10,6 +10,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field
 
 from app.core.errors import BadRequest
+from app.http.numbers import Whole
 
 Item = TypeVar("Item")
 Row = TypeVar("Row")
@@ -47,7 +48,7 @@ class PageQuery(BaseModel):
 
 
 def _page_query(
-    limit: Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Items on a page.")] = 50,
+    limit: Annotated[Whole, Query(ge=1, le=MAX_LIMIT, description="Items on a page.")] = 50,
     cursor: Annotated[
         str | None,
         Query(

@@ -15,6 +15,7 @@ from app.core.media_types import MEDIA_TYPES
 from app.core.tables import Split
 from app.http.authentication import Engineer, Viewer
 from app.http.gateway import Gateway, GatewayDep, ReaderDep, SessionDep
+from app.http.numbers import Whole
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
 from app.http.routing import Route
@@ -197,7 +198,7 @@ async def small(
     image: UUID,
     principal: Viewer,
     gateway: GatewayDep,
-    size: Annotated[int, Query(ge=MIN_SIZE, le=MAX_SIZE, description="Longest side.")] = 256,
+    size: Annotated[Whole, Query(ge=MIN_SIZE, le=MAX_SIZE, description="Longest side.")] = 256,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Answer a JPEG that fits into `size` x `size`."""

@@ -12,7 +12,8 @@ PACKED = "app/maintenance/box"
 ROOT = Path(__file__).parents[2]
 FILES = (
     "docker-compose.yml", ".env.example", "constraints.txt", "deploy/make-secrets",
-    "deploy/install.sh", "docs/deploy.md", "docs/airgap.md", "docs/operations.md",
+    "deploy/Caddyfile", "deploy/install.sh", "docs/deploy.md", "docs/airgap.md",
+    "docs/operations.md", "docs/security.md",
 )  # fmt: skip
 
 

@@ -133,6 +133,8 @@ def default_images() -> list[str]:
     ours = os.environ.get("SHOTLINE_IMAGE")
     found: dict[str, None] = {}
     for service in yaml.safe_load(text)["services"].values():
+        if "tls" in service.get("profiles", ()):  # for boxes that want it; see docs/security.md
+            continue
         image = str(service["image"])
         if image.startswith("${"):
             image = ours or image.partition(":-")[2].rstrip("}")

@@ -12,6 +12,7 @@ from app.core.clock import UtcTime
 from app.core.tables import Decision
 from app.http.authentication import Viewer
 from app.http.gateway import GatewayDep, ReaderDep
+from app.http.numbers import Whole
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
 from app.http.routing import Route
@@ -37,7 +38,7 @@ def _filter(  # noqa: PLR0913, PLR0917 - each is something to ask for
     station: _Text = None,
     decision: Decision | None = None,
     label: _Text = None,
-    version: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+    version: Annotated[Whole | None, Query(ge=1, lt=2**31)] = None,
     since: Annotated[UtcTime | None, Query(description="Made then or later.")] = None,
     until: Annotated[UtcTime | None, Query(description="Made before.")] = None,
     captured_since: Annotated[

@@ -16,6 +16,7 @@ from app.core.media_types import ARCHIVE_TYPES
 from app.http.authentication import Operator
 from app.http.examples import example_of
 from app.http.gateway import GatewayDep
+from app.http.numbers import Whole
 from app.http.problems import problem_of, responses
 from app.http.routing import Route
 from app.predictions.incoming import Origin
@@ -54,10 +55,10 @@ class Call:
 
 async def _call(
     top_k: Annotated[
-        int | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
+        Whole | None, Query(ge=1, le=1000, description="List so many classes; all by default.")
     ] = None,
     deadline_ms: Annotated[
-        int | None,
+        Whole | None,
         Query(
             ge=1,
             le=_DAY_MS,

@@ -24,7 +24,7 @@ from models.imaging import check_image
 _FILES, _QUICK_FILES = 3_500, 300
 _SEED = 20_261_126
 _SECONDS = 5.0
-# Beside what the gateway held when it began: what two uploads and two predictions of 50 megapixels take.
+# Beside what it held when it began: two uploads and two predictions of 50 megapixels.
 _MORE_MB = 1_500
 _PATIENCE = 60.0
 _READERS = 100  # artifacts that one process reads

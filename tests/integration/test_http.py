@@ -403,3 +403,21 @@ def test_no_thread_outlives_the_gateway(settings: Settings, queue: InMemoryQueue
     with TestClient(create_app(settings, queue=queue)):
         assert any(thread.name == "keys" for thread in threading.enumerate())
     assert not any(thread.name == "keys" for thread in threading.enumerate())
+
+
+@pytest.mark.parametrize("written", ["4\n", " 4", "4_0", "+4", "4.0", "٤", "0x4"])
+def test_a_number_in_an_address_has_one_form(client: TestClient, written: str) -> None:
+    response = client.get("/v1/keys", params={"limit": written})
+    assert_problem(response, 422, "bad-input", names="valid integer", field="limit")
+
+
+@pytest.mark.parametrize("written", ["0.5", "1767225600", "-1", "1e9", " 1 "])
+def test_a_time_in_an_address_is_not_a_number(client: TestClient, written: str) -> None:
+    response = client.get("/v1/audit", params={"since": written})
+    assert_problem(response, 422, "bad-input", names="2026-11-24T08:15:30Z", field="since")
+
+
+def test_an_address_beside_an_id_is_not_taken_for_one(client: TestClient) -> None:
+    response = client.delete("/v1/keys/current")
+    assert_problem(response, 405, "method-not-allowed")
+    assert response.headers["allow"] == "GET"

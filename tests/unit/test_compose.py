@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app.core.settings import Settings, TuningSettings
+from app.core.settings import LimitSettings, Settings, TuningSettings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE_TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -49,11 +49,14 @@ def test_no_container_has_a_privilege_that_it_does_not_need(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "privileged" not in service
-    if name not in ("redis", "postgres"):
+    assert service["pids_limit"] == 1024
+    if name == "tls":
+        assert service["cap_add"] == ["NET_BIND_SERVICE"]
+    elif name not in ("redis", "postgres"):
         assert "cap_add" not in service
 
 
-@pytest.mark.parametrize("name", [*OURS, "redis", "postgres"])
+@pytest.mark.parametrize("name", [*OURS, "redis", "postgres", "tls"])
 def test_what_runs_for_ever_restarts_and_is_watched(name: str) -> None:
     assert SERVICES[name]["restart"] == "unless-stopped"
     assert SERVICES[name]["healthcheck"]["test"]
@@ -83,9 +86,10 @@ def test_a_worker_has_the_time_to_drain() -> None:
 
 def test_only_the_gateway_is_reachable_and_only_from_this_machine() -> None:
     published = {name: it["ports"] for name, it in SERVICES.items() if "ports" in it}
-    assert set(published) == {"gateway-cpu", "gateway-gpu"}
-    for (port,) in published.values():
-        assert filled_in(port) == "127.0.0.1:8000:8000"
+    assert set(published) == {"gateway-cpu", "gateway-gpu", "tls"}
+    for name, (port,) in published.items():
+        number = 8443 if name == "tls" else 8000
+        assert filled_in(port) == f"127.0.0.1:{number}:{number}"
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     for name in set(SERVICES) - set(published):
         assert SERVICES[name]["networks"] == ["inside"]
@@ -95,7 +99,33 @@ def test_gateway_and_worker_share_one_data_volume() -> None:
     for name in OURS:
         mounts = dict(volume.split(":")[:2] for volume in SERVICES[name]["volumes"])
         assert mounts["data"] == SERVICES[name]["environment"]["SHOTLINE_HOME"]
-    assert set(COMPOSE["volumes"]) == {"data", "redis", "postgres"}
+    assert set(COMPOSE["volumes"]) == {"data", "redis", "postgres", "tls"}
+
+
+def test_redis_has_room_for_what_it_may_hold_twice() -> None:
+    command = SERVICES["redis"]["command"]
+    most = command[command.index("--maxmemory") + 1]
+    assert int(SERVICES["redis"]["mem_limit"].removesuffix("m")) == 2 * int(most.removesuffix("mb"))
+
+
+def test_the_proxy_speaks_tls_of_its_own_and_holds_nothing_back() -> None:
+    service = SERVICES["tls"]
+    assert service["profiles"] == ["tls"]
+    assert "./deploy/Caddyfile:/etc/caddy/Caddyfile:ro" in service["volumes"]
+    lines = [line.strip() for line in (ROOT / "deploy/Caddyfile").read_text().splitlines()]
+    said = [line for line in lines if line and not line.startswith("#")]
+    assert "https://{$SHOTLINE_TLS_NAME}:8443 {" in said
+    assert "tls internal" in said  # nothing is asked of the internet
+    assert "reverse_proxy gateway:8000 {" in said
+    assert "flush_interval -1" in said
+    assert not any("Strict-Transport-Security" in line for line in said)
+    limits = LimitSettings()
+    assert f"max_size {limits.upload_bytes // 2**30}GiB" in said
+    assert f"max_header_size {limits.header_bytes // 1024}KiB" in said
+    assert f"read_header {limits.header_seconds:.0f}s" in said
+    assert said.count("{") + sum(line.endswith(" {") for line in said) == said.count("}")
+    assert service["healthcheck"]["test"][-1] == "http://127.0.0.1:2080/alive"
+    assert "http://127.0.0.1:2080 {" in said
 
 
 def test_redis_keeps_what_it_was_told_and_drops_nothing() -> None:

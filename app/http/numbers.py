@@ -1,0 +1,19 @@
+"""Numbers in an address, in the one form that the description names."""
+
+import re
+from typing import Annotated
+
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
+_WHOLE = re.compile(r"-?[0-9]+")
+
+
+def _digits(value: object) -> object:
+    """Refuse the spaces, line ends and underscores that pydantic would read over."""
+    if isinstance(value, str) and not _WHOLE.fullmatch(value):
+        raise PydanticCustomError("int_parsing", "Input should be a valid integer")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_digits)]
