@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
@@ -95,7 +96,7 @@ def test_archives(scratch: Path, data: bytes) -> None:
 def test_forms(scratch: Path, data: bytes) -> None:
     with tempfile.TemporaryFile(buffering=0) as file, suppress(ShotlineError), ExitStack() as stack:
         file.write(data)
-        body = SpooledBody(file, len(data))
+        body = SpooledBody(SimpleNamespace(file=file), len(data))
         upload = read_upload(body, "multipart/form-data; boundary=b", {})
         for entry in upload.open(stack, LIMITS, scratch):
             entry.read(100)
@@ -106,4 +107,5 @@ def test_forms(scratch: Path, data: bytes) -> None:
 def test_content_types(kind: str) -> None:
     with tempfile.TemporaryFile(buffering=0) as file, suppress(ShotlineError):
         file.write(FORM)
-        read_upload(SpooledBody(file, len(FORM)), f"multipart/form-data; {kind}", {})
+        body = SpooledBody(SimpleNamespace(file=file), len(FORM))
+        read_upload(body, f"multipart/form-data; {kind}", {})
