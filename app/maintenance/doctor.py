@@ -72,7 +72,8 @@ class Box:
         host = f"[{server.host}]" if ":" in server.host else server.host
         host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - asked, not bound
         expected = url is not None or up is not None or queue_url != _DEFAULT_QUEUE
-        return cls(settings, url or up or f"http://{host}:{server.port}", queue_url, expected)
+        scheme = "https" if settings.tls.is_on else "http"
+        return cls(settings, url or up or f"{scheme}://{host}:{server.port}", queue_url, expected)
 
     @property
     def silence(self) -> Status:
