@@ -22,6 +22,7 @@ def backup(
     """
     from app.core.database import Database
     from app.core.storage import LocalStorage
+    from app.maintenance.backup import LAST_BACKUP
     from app.maintenance.backup import backup as write
 
     check_output(file, force=force)
@@ -37,6 +38,7 @@ def backup(
                 orphan_age=settings.storage.orphan_age,
                 phases=phases,
             )
+            (settings.home / LAST_BACKUP).touch()
     finally:
         database.close()
     out.print(

@@ -35,6 +35,9 @@ from app.maintenance.references import broken_references, named_blobs
 from app.maintenance.rows import Kind, columns_of, read_rows
 from models.progress import Phases, Progress, no_phases
 
+# A file in the data folder whose time is that of the last backup; whoever makes one touches it.
+LAST_BACKUP = "last-backup"
+
 Columns = dict[str, dict[str, Kind]]
 
 

@@ -73,8 +73,7 @@ class Box:
         host = "127.0.0.1" if host in ("0.0.0.0", "[::]") else host  # noqa: S104 - asked, not bound
         expected = url is not None or up is not None or queue_url != _DEFAULT_QUEUE
         scheme = "https" if settings.tls.is_on else "http"
-        here = f"{scheme}://{host}:{server.port}"
-        return cls(settings, url or up or here, queue_url, expected)
+        return cls(settings, url or up or f"{scheme}://{host}:{server.port}", queue_url, expected)
 
     @property
     def silence(self) -> Status:

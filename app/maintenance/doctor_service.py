@@ -22,6 +22,7 @@ from app.core.jobs import KINDS
 from app.core.queue import redis_refusal
 from app.core.tables import Alias, ApiKey, ModelVersion
 from app.maintenance import doctor_child
+from app.maintenance.backup import LAST_BACKUP
 from app.maintenance.doctor import Box, Check, Finding
 from app.maintenance.doctor_machine import (
     check_account,
@@ -38,8 +39,6 @@ from app.predictions.engines.store import Choice
 from app.predictions.engines.store import check_files as check_engine_files
 from app.registry.service import PRODUCTION
 
-# A file in the data folder whose time is that of the last backup; whoever makes one touches it.
-LAST_BACKUP = "last-backup"
 _BACKUP_DAYS = 7
 _KEY_DAYS = 30
 _LONG_QUEUED = timedelta(hours=1)
@@ -178,7 +177,7 @@ def check_storage(box: Box) -> Iterator[Finding]:
 def check_gateway(box: Box) -> Iterator[Finding]:
     """What its `/readyz` says, and that it asks for a key."""
     try:
-        # No secret is sent: whether callers can trust the certificate is for them to see.
+        # It is told nothing, and its certificate is for the names that others use.
         with httpx2.Client(base_url=box.url, timeout=8.0, trust_env=False, verify=False) as client:
             answer = client.get("/readyz")
             ready = answer.json()

@@ -16,6 +16,7 @@ from app.cli.up import note_holder, only_one
 from app.core.database import Database
 from app.core.settings import Settings
 from app.core.storage import LocalStorage
+from app.maintenance.backup import LAST_BACKUP
 from models.artifact import Artifact
 from tests.integration.kept import blobs, contents, fill
 
@@ -48,6 +49,7 @@ def test_there_and_back(
     wrote = run("backup", file)
     assert wrote.exit_code == 0, wrote.output
     assert f"Wrote {file}: " in wrote.stdout
+    assert (settings.home / LAST_BACKUP).exists()  # which `shotline doctor` looks at
     again = run("backup", file)
     assert again.exit_code == 2
     assert "replace it with --force" in again.stderr

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from app.cli.api import Api, RequestFailed
 from app.cli.main import app
 from app.core.settings import Settings
+from app.maintenance import doctor_service
+from app.maintenance.doctor import Box
 from models.errors import BadInput
 from tests.integration.certificates import Certificates, make_certificates
 from tests.integration.listening import Line
@@ -59,6 +61,16 @@ def test_a_gateway_with_a_certificate(address: str, certificates: Certificates) 
     with Line((host, port)) as line:  # who speaks without TLS is answered nothing
         line.send(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
         assert b"HTTP" not in line.socket.recv(65536)
+
+
+def test_the_doctor_asks_a_gateway_whatever_its_certificate_says(
+    settings: Settings, address: str
+) -> None:
+    box = Box.of(settings, address)
+    (found,) = doctor_service.check_gateway(box)
+    box.close()
+    assert found.status == "warning"  # it has no Redis here
+    assert f"The gateway at {address} is degraded: queue failed" in found.found
 
 
 @pytest.mark.filterwarnings("ignore:.*TLSv1_1 is deprecated:DeprecationWarning")
