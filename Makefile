@@ -68,6 +68,7 @@ bench: $(VENV)/.dev $(VENV)/.elpv  ## Measurements that take minutes to an hour;
 	$(BIN)/python -m benchmarks.decoder
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.int8
+	$(BIN)/python -m benchmarks.faults
 
 docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
 	$(BIN)/sphinx-build --fail-on-warning --builder html docs build/docs
