@@ -37,7 +37,7 @@ schemathesis.openapi.media_type(
 @schemathesis.hook
 def before_call(
     context: schemathesis.HookContext,  # noqa: ARG001 - the hook's form
-    case: schemathesis.Case,
+    case: "schemathesis.Case[Any]",
     kwargs: dict[str, Any],  # noqa: ARG001
 ) -> None:
     """Keep the key that all this is asked with: revoked, it would end the run."""
