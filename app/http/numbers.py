@@ -4,7 +4,6 @@ import re
 from typing import Annotated
 
 from pydantic import BeforeValidator
-from pydantic_core import PydanticCustomError
 
 _WHOLE = re.compile(r"-?[0-9]+")
 
@@ -12,7 +11,7 @@ _WHOLE = re.compile(r"-?[0-9]+")
 def _digits(value: object) -> object:
     """Refuse the spaces, line ends and underscores that pydantic would read over."""
     if isinstance(value, str) and not _WHOLE.fullmatch(value):
-        raise PydanticCustomError("int_parsing", "Input should be a valid integer")
+        raise ValueError("Input should be a valid integer")
     return value
 
 
