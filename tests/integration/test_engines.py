@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from app.core.database import Database
@@ -31,7 +30,7 @@ from models.backbone_source import load_backbone
 from models.errors import BackboneUnavailable
 from models.predictor import Predictor
 from tests.integration import tiny
-from tests.integration.serving import predictions_of, serve
+from tests.integration.serving import serve
 from tests.integration.watched import run_watched
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +57,11 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def converted(backbone_settings: BackboneSettings, name: str, engines: Path) -> ImageEncoder:
     return load_encoder(settings_for(backbone_settings, engine=name), engines)
+
+
+@pytest.fixture
+def app_encoder(converted: ImageEncoder) -> ImageEncoder:
+    return converted
 
 
 @pytest.fixture(scope="module")
@@ -349,18 +353,14 @@ print([module for module in ("torch", "open_clip", "sklearn", "scipy") if module
 
 
 def test_the_gateway_serves_with_it_and_says_so(
-    app: FastAPI,
     client: TestClient,
     database: Database,
     storage: LocalStorage,
     artifacts: list[Artifact],
     tiny_backbone: Backbone,
     converted: ImageEncoder,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    batcher = predictions_of(app).batcher
-    monkeypatch.setattr(batcher, "_encoder", converted)
-    assert client.get("/readyz").json()["about"] == {"backbone": converted.about}
+    assert client.get("/readyz").json()["about"]["backbone"] == converted.about
     served = serve(client, database, storage, artifacts[0])
     photographs = [tiny.photograph(label, 70) for label in range(3)]
     expected = Predictor(artifacts[0], tiny_backbone).predict(photographs)

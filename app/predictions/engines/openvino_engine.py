@@ -42,9 +42,9 @@ class OpenVinoEncoder:
             "INFERENCE_NUM_THREADS": threads,
             "ENABLE_CPU_PINNING": False,  # a worker and the gateway's other threads share the cores
         }
-        compiled = openvino.Core().compile_model(str(folder / file), "CPU", options)
+        self._compiled = openvino.Core().compile_model(str(folder / file), "CPU", options)
         self._tensor = openvino.Tensor
-        self._requests = cycle([compiled.create_infer_request() for _ in range(2)])
+        self._requests = cycle([self._compiled.create_infer_request() for _ in range(2)])
 
     def begin(
         self, pixels: UInt8[np.ndarray, "b 3 size size"]
