@@ -184,7 +184,9 @@ def test_a_promotion_on_one_gateway_is_answered_by_on_the_other(
     served = serve(here, database, storage, artifacts[0])
     add_versions(database, storage, served.project, artifacts[1:])
     # A project that the other gateway has never heard of is asked after at once.
-    assert predict(there, served.project).json()["model"]["version"] == 1
+    unheard_of = predict(there, served.project)
+    assert unheard_of.status_code == 200, unheard_of.text
+    assert unheard_of.json()["model"]["version"] == 1
     seconds = []
     for version in (2, 3, 1, 2):
         promote(here, served.project, version)
