@@ -22,7 +22,7 @@ _SEEDS = 2
 # Of a run: so many kills, for so many seconds at most.
 _KILLS, _SECONDS = 40, 130.0
 _PAUSE = (0.2, 3.0)  # seconds between two kills
-_UNTIL_KEPT = 1 / 3  # of the kills wait until something was kept, so that tunings get on
+_UNTIL_KEPT = 1 / 5  # of the kills wait until something was kept, so that tunings get on
 _UNFINISHED = 2  # tunings that are queued or running while kills go on
 _TARGETS = ("child", "supervisor", "main process", "whole worker")
 
