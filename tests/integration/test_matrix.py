@@ -32,6 +32,7 @@ from models.artifact import Artifact
 from tests.integration import serving, tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.files import zip_of
+from tests.integration.services import wait_for
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 # What a key of another project is answered, where it is not a 404.
@@ -184,6 +185,8 @@ def world(
     batch = admin.post(f"/v1/projects/{served.project}/batches", content=archive, headers=kind)
     png = {"content-type": "image/png"}
     decided = admin.post(served.predict, content=tiny.photograph(0, 1), headers=png)
+    kept = f"/v1/predictions/{decided.json()['prediction_id']}/image"
+    wait_for(lambda: admin.get(kept).status_code == 200, "the kept image")
     tuning = admin.get(f"/v1/projects/{served.project}/tunings").json()["items"][0]
     classes = admin.get(f"/v1/projects/{labelled}").json()["classes"]
     key = admin.post("/v1/keys", json={"name": "spare", "role": "viewer"}).json()
