@@ -352,11 +352,12 @@ def check_backup(box: Box) -> Iterator[Finding]:
         yield Finding(
             "backup", "warning" if box.database is not None else "ok",
             "No backup of this box is known.",
-            f"Take one, see docs/deploy.md; a script of your own says so with `touch {path}`.",
+            f"Run `shotline backup FILE`; a script of your own says so with `touch {path}`.",
         )  # fmt: skip
         return
     if days > _BACKUP_DAYS:
-        yield Finding("backup", "warning", f"The last backup is {days:.0f} days old.", "Take one.")
+        old = f"The last backup is {days:.0f} days old."
+        yield Finding("backup", "warning", old, "Run `shotline backup FILE`.")
     else:
         yield Finding("backup", "ok", f"The last backup is {days:.1f} days old.")
 
