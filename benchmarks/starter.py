@@ -7,7 +7,6 @@ classes (``python -m models.starter.build --hold-out-names --out FOLDER``). Need
 ``starter`` for the limit.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -32,6 +31,7 @@ from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from models.files import file_sha256
 from models.memory import keep_freed_memory
 from models.starter.teacher import load_classifier, project_classifier
 
@@ -219,14 +219,8 @@ def measure_held_out(folder: Path, images: Images) -> dict[str, Any]:
         "among_20_held_out": top1(logits, images.labels, images.classes),
         "among_100_held_out": top1(logits, images.labels, held_out),
         "among_1000": top1(logits, images.labels, range(logits.shape[1])),
-        "sha256": digest(folder / WEIGHTS_NAME),
+        "sha256": file_sha256(folder / WEIGHTS_NAME),
     }
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def processor() -> str:
@@ -245,7 +239,7 @@ def meta(weights: Path) -> dict[str, Any]:
         "cpu": processor(),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in PACKAGES},
-        "sha256": digest(weights),
+        "sha256": file_sha256(weights),
     }
 
 

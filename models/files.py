@@ -1,6 +1,7 @@
 """Files: written so that a reader sees the whole of the old or of the new one, and recognised."""
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -33,7 +34,7 @@ def write_atomic(path: Path, data: bytes) -> None:
                 temporary.unlink()
             raise
         for folder in (path.parent, *(one.parent for one in made)):
-            flush_directory(folder)
+            flush_to_disk(folder)
 
 
 def read_metadata(data: bytes) -> dict[str, str]:
@@ -47,9 +48,15 @@ def read_metadata(data: bytes) -> dict[str, str]:
     return {}
 
 
-def flush_directory(directory: Path) -> None:
-    """Make a rename in `directory` survive a power cut."""
-    descriptor = os.open(directory, os.O_RDONLY)
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush_to_disk(path: Path) -> None:
+    """Have a file's bytes, or the names in a folder, survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -19,6 +19,7 @@ from uuid import UUID
 
 from app.core.errors import Unavailable
 from models.errors import BadInput
+from models.files import flush_to_disk
 
 _KEY_BYTES = 32
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -117,7 +118,7 @@ def make_key(path: Path) -> AuditKey:
         with suppress(FileExistsError):  # another was faster: its key counts
             os.link(draft, path)  # never replaces, and never shows half a file
         draft.unlink()
-        _sync_folder(path.parent)
+        flush_to_disk(path.parent)
     except OSError as error:
         raise _unusable(path, f"cannot be made: {error}") from error
     key = load_key(path)
@@ -130,14 +131,6 @@ def _write_whole(path: Path, text: str) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, text.encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)

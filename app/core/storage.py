@@ -13,6 +13,7 @@ from typing import BinaryIO, NamedTuple, Protocol
 
 from app.core.errors import Damaged, NotFound, Unavailable
 from models.errors import storage_errors
+from models.files import flush_to_disk
 
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -221,12 +222,12 @@ class LocalStorage:
 
         Also of what others made: they may not have come so far yet, or were killed before.
         """
-        _flush_folder(path.parent)
+        flush_to_disk(path.parent)
         for folder in (path.parent, path.parent.parent, self.root):
             if folder in self._settled:
                 continue
             try:
-                _flush_folder(folder.parent)
+                flush_to_disk(folder.parent)
             except PermissionError:
                 if folder != self.root:  # what the blobs' folder lies in may be another's
                     raise
@@ -240,11 +241,3 @@ def _copy(data: bytes | BinaryIO, file: BinaryIO) -> str:
         digest.update(chunk)
         file.write(chunk)
     return digest.hexdigest()
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from app.core.slices import Slice
 from app.maintenance.rows import Kind
 from models.errors import BadInput, Refused, file_errors
-from models.files import flush_directory
+from models.files import flush_to_disk
 
 FORMAT_VERSION: Final = 1
 MANIFEST, CHECKSUM = "manifest.json", "manifest.sha256"
@@ -164,7 +164,7 @@ def new_file(path: Path, *, replace: bool) -> Iterator[IO[bytes]]:
                 _publish(temporary, path, replace=replace)
         finally:
             temporary.unlink(missing_ok=True)
-        flush_directory(path.parent)
+        flush_to_disk(path.parent)
 
 
 def _publish(temporary: Path, path: Path, *, replace: bool) -> None:

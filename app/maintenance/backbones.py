@@ -6,7 +6,6 @@ open_clip knows. Nothing of it is unpickled: `.pt` files are read by torch with 
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shlex
@@ -23,7 +22,7 @@ from app.core.disk import shown_bytes, space
 from app.core.errors import Duplicate
 from models.backbone_files import CONFIG_NAME, LOCAL, content_digest
 from models.errors import BackboneUnavailable, BadInput, StorageFull, file_errors
-from models.files import flush_directory
+from models.files import flush_to_disk
 from models.progress import Progress, no_progress
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -128,7 +127,7 @@ def import_backbone(
                 if final.exists():  # another import was faster
                     raise _taken(final) from error
                 raise
-            flush_directory(folder)
+            flush_to_disk(folder)
     return made
 
 
@@ -317,6 +316,5 @@ def _load(source: str, stick: Path) -> str:
 
 def _flush(folder: Path) -> None:
     for path in folder.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    flush_directory(folder)
+        flush_to_disk(path)
+    flush_to_disk(folder)

@@ -5,7 +5,6 @@ should find out beside the line.
 """
 
 import gzip
-import hashlib
 import os
 import platform
 import shutil
@@ -27,7 +26,7 @@ from app.maintenance.box_files import FILES, box_file
 from app.maintenance.wheels import collect_wheels
 from models.backbone_files import CONFIG_NAME, STARTER, local_folder
 from models.errors import BadInput, file_errors
-from models.files import flush_directory
+from models.files import file_sha256, flush_to_disk
 
 PARTS = ("images", "wheels", "backbones")
 Told = Callable[[str], None]
@@ -93,11 +92,10 @@ def make_bundle(out: Path, wanted: Wanted, configured: str, told: Told) -> Bundl
         told("Writing the archive")
         archive = Path(folder) / out.name
         _pack(box, archive)
-        with archive.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
+        digest = file_sha256(archive)
+        flush_to_disk(archive)
         archive.replace(out)
-        flush_directory(out.parent)
+        flush_to_disk(out.parent)
     return Bundle(out, out.stat().st_size, digest, parts)
 
 
@@ -243,9 +241,7 @@ def _describe(box: Path, parts: Sequence[str], image: str) -> None:
 def _write_checksums(box: Path) -> None:
     lines = []
     for path in sorted(path for path in box.rglob("*") if path.is_file()):
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        lines.append(f"{digest}  {path.relative_to(box)}\n")
+        lines.append(f"{file_sha256(path)}  {path.relative_to(box)}\n")
     (box / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ from app.core.storage import LocalStorage
 from app.maintenance.archive import BackupReader, Manifest
 from app.maintenance.rows import columns_of, write_rows
 from models.errors import Refused, StorageUnusable, file_errors
-from models.files import flush_directory
+from models.files import flush_to_disk
 from models.progress import Phases, no_phases
 
 # Tables that have rows from their migration on. Of the record of changes only entries that speak of
@@ -358,7 +358,7 @@ def _swap(fresh: Path, folder: Path, stamp: datetime) -> list[str]:
 def _move(path: Path, target: Path) -> list[str]:
     try:
         path.rename(target)
-        flush_directory(target.parent)
+        flush_to_disk(target.parent)
     except OSError as error:
         raise StorageUnusable(
             f"{path} cannot be moved to {target}: {error.strerror or error}.",

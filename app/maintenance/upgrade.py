@@ -10,7 +10,7 @@ from typing import NamedTuple
 from app import migrations
 from app.core.database import Database
 from models.errors import StorageFull, StorageUnusable, file_errors
-from models.files import flush_directory
+from models.files import flush_to_disk
 
 
 class Upgraded(NamedTuple):
@@ -62,10 +62,10 @@ def copy_sqlite(path: Path) -> Path | None:
             revision = _copy(path, temporary)
             if revision == migrations.head():
                 return None
-            _flush(temporary)
+            flush_to_disk(temporary)
             kept = path.with_name(f"{path.name}.at-{revision}")
             temporary.replace(kept)
-            flush_directory(path.parent)
+            flush_to_disk(path.parent)
         finally:
             for left in path.parent.glob(f"{temporary.name}*"):
                 with suppress(FileNotFoundError):
@@ -91,11 +91,3 @@ def _copy(path: Path, target: Path) -> str:
             f"The database {path} could not be copied: {error}. Nothing was migrated.",
             fix="Check the disk and the permissions; `shotline verify` checks the database.",
         ) from error
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

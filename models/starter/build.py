@@ -24,9 +24,10 @@ from rich.progress import (
 )
 from torch import Tensor, nn
 
+from models.files import file_sha256
 from models.memory import keep_freed_memory
 from models.starter.distill import Recipe, distill, encode_phrases
-from models.starter.export import attach_image_tower, export, sha256
+from models.starter.export import attach_image_tower, export
 from models.starter.grow import grow
 from models.starter.phrases import imagenet_names, templates
 from models.starter.student import (
@@ -106,7 +107,7 @@ class Build:
             "n_phrases": len(self._targets.phrases),
             "n_name_spellings": self._targets.n_names,
             **self._measure(),
-            "sha256": sha256(weights),
+            "sha256": file_sha256(weights),
         }
         (out / REPORT_NAME).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
         return report

@@ -1,6 +1,5 @@
 """Writes a finished student as an open_clip ``local-dir:`` folder: config, weights, checksums."""
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.files import file_sha256
 from models.starter.student import MODEL_CONFIG
 from models.starter.teacher import Projection
 
@@ -73,12 +73,6 @@ def export(student: open_clip.CLIP, folder: Path) -> Path:
     save_file(half_precision(student.state_dict()), weights, metadata={"format": "pt"})
     config = {"model_cfg": MODEL_CONFIG, "preprocess_cfg": PREPROCESS}
     (folder / CONFIG_NAME).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    lines = [f"{sha256(folder / name)}  {name}\n" for name in (CONFIG_NAME, WEIGHTS_NAME)]
+    lines = [f"{file_sha256(folder / name)}  {name}\n" for name in (CONFIG_NAME, WEIGHTS_NAME)]
     (folder / CHECKSUMS_NAME).write_text("".join(lines), encoding="utf-8")
     return weights
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -18,7 +18,7 @@ from app.predictions.engines.onnx_engine import FILE, OnnxEncoder
 from app.predictions.engines.openvino_engine import OpenVinoEncoder
 from app.predictions.engines.speed import fastest
 from app.predictions.engines.store import EngineStore, check_files, checksums, flush
-from models.files import flush_directory
+from models.files import flush_to_disk
 from models.imaging import PixelSpec
 
 log = structlog.get_logger(__name__)
@@ -174,7 +174,7 @@ class Int8Store:
             prepared.rename(folder)
         self._drop_others(folder)
         with suppress(OSError):
-            flush_directory(folder.parent)
+            flush_to_disk(folder.parent)
 
     def _drop_others(self, kept: Path) -> None:
         """An encoder of another backbone or library is as large as its weights."""

@@ -5,7 +5,6 @@ what PyTorch says of the probe's pictures, and last the choice itself. All is wr
 temporary name and then renamed: what is there is whole.
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.predictions.engines.agreement import Probe
+from models.files import file_sha256, flush_to_disk
 from models.imaging import PixelSpec
 
 log = structlog.get_logger(__name__)
@@ -141,12 +141,12 @@ class EngineStore:
 
 def checksums(folder: Path) -> dict[str, str]:
     """Return the hexadecimal SHA-256 of every file below a folder, by its path there."""
-    return {str(path.relative_to(folder)): _sha256(path) for path in _files(folder)}
+    return {str(path.relative_to(folder)): file_sha256(path) for path in _files(folder)}
 
 
 def check_files(folder: Path, known: Mapping[str, str]) -> None:
     """Raise `ValueError`, or `OSError`, where a file is not the one whose checksum is known."""
-    if any(_sha256(folder / name) != checksum for name, checksum in known.items()):
+    if any(file_sha256(folder / name) != checksum for name, checksum in known.items()):
         raise ValueError("a file is not what its checksum says")
 
 
@@ -154,13 +154,7 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def flush(folder: Path) -> None:
     """Have the files survive a power cut before the name does that promises them."""
     for path in _files(folder):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        flush_to_disk(path)
