@@ -276,7 +276,7 @@ def test_no_migration_without_the_copy_where_the_disk_is_full(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("app.maintenance.upgrade._flush", full)
+    monkeypatch.setattr("app.maintenance.upgrade.flush_to_disk", full)
     with pytest.raises(StorageFull):
         upgrade(database)
     assert migrations.current(database) == "0002"
