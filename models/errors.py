@@ -123,13 +123,17 @@ class Cancelled(ShotlineError):
         super().__init__(problem, fix="Start it again when you want its result.")
 
 
+# What the system says where no space is left, or none of a quota.
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn "no space left" and "quota exceeded" while writing `path` into `StorageFull`."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in DISK_FULL:
             raise
         raise StorageFull(
             f"The disk is full: {path} could not be written.",

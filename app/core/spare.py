@@ -1,13 +1,10 @@
 """Memory that stands in for a full disk, so that predictions go on."""
 
-import errno
 import os
 import threading
 from typing import IO
 
 from models.errors import StorageFull
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class SpareMemory:

@@ -1,6 +1,5 @@
 """Every error as RFC 9457 problem+json. The only place where HTTP statuses are chosen."""
 
-import errno
 import json
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -255,7 +254,7 @@ async def _on_shotline_error(request: Request, error: Exception) -> Response:
 
 
 async def _on_os_error(request: Request, error: Exception) -> Response:
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    full = isinstance(error, OSError) and error.errno in core.DISK_FULL
     if not full:
         raise error
     return problem_response(

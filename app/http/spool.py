@@ -18,8 +18,8 @@ from starlette.requests import Request
 
 from app.core.errors import BadRequest
 from app.core.slices import Slice
-from app.core.spare import FULL, MemoryFile, SpareMemory
-from models.errors import storage_errors
+from app.core.spare import MemoryFile, SpareMemory
+from models.errors import DISK_FULL, storage_errors
 
 _CHUNK = 1 << 20
 _HEADER_BYTES = 16 * 1024
@@ -213,7 +213,7 @@ class _Sink:
 
     def _move(self, error: OSError, size: int) -> None:
         """Go on in memory, with the first `size` bytes; raise where that is not allowed."""
-        if self._spare is None or error.errno not in FULL:
+        if self._spare is None or error.errno not in DISK_FULL:
             raise error
         self._memory = self._spare.file()
         if self._disk is not None:
