@@ -31,6 +31,7 @@ from app.keys import routes as keys
 from app.keys.cache import KeyCache
 from app.predictions import record_routes as records
 from app.predictions import routes as predictions
+from app.predictions.door import PREDICT_PATH
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.provider import install_predictions
 from app.projects import routes as projects
@@ -90,7 +91,7 @@ def create_app(
         default=limits.body_bytes,
         routes=[
             (r"/v1/projects/[^/]+/(images|batches)", limits.upload_bytes),
-            (r"/v1/(projects|models)/[^/]+/predict", limits.predict_bytes),
+            (PREDICT_PATH, limits.predict_bytes),
         ],
     )
     app.add_middleware(RequestContext, metrics=gateway.metrics)

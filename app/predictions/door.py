@@ -15,7 +15,10 @@ from app.predictions.service import Slots
 
 log = structlog.get_logger(__name__)
 
-_PREDICT = re.compile(r"/v1/(projects|models)/[^/]+/predict")
+# The addresses of predictions, as a pattern of the whole path.
+PREDICT_PATH = r"/v1/(projects|models)/[^/]+/predict"
+
+_PREDICT = re.compile(PREDICT_PATH)
 _TELL_SECONDS = 1.0
 
 
