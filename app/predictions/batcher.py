@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from queue import SimpleQueue
 from typing import NamedTuple
 from uuid import UUID
@@ -215,12 +216,9 @@ class Batcher:
         at = time.monotonic()
         try:
             result = pipeline.begin(np.stack([waiting.pixels for waiting in images]))
-        except Exception as error:
-            log.exception("encoder_failed", images=len(images))
-            self._failed(images, error)
-            self._ended()
-        else:
-            self._begun.put(_Begun(images, at, result))
+        except Exception as error:  # noqa: BLE001 - told with those of batches under way
+            result = partial(_raise, error)
+        self._begun.put(_Begun(images, at, result))
 
     def _answer(self) -> None:
         """Hand out what the encoder finds, batch after batch."""
@@ -264,6 +262,10 @@ class Batcher:
         self._metrics.failed.inc()
         for waiting in images:
             waiting.future.set_exception(_encoder_failed(error))
+
+
+def _raise(error: Exception) -> Features:
+    raise error
 
 
 def deadline_passed() -> DeadlinePassed:
