@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.faults.stand import Redis, Stand, stand, wait_for
+from benchmarks.faults.stand import Redis, Stand, stand
+from tests.integration.services import wait_for
 
 RECIPE: Final = {"steps": 40, "warmup_steps": 5, "folds": 2, "threads": 1}
 AWAY, QUICK_AWAY, MINUTE = 5.0, 1.0, 60.0  # seconds without a server

@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -31,6 +30,7 @@ from app.core.tables import KeepImages, Project
 from app.keys import service as keys
 from app.maintenance.verify import verify
 from app.registry import service as registry
+from benchmarks.serving.processes import free_port
 from models.artifact import Artifact
 from models.backbone_source import load_backbone
 from models.classes import ClassSpec
@@ -159,7 +159,7 @@ class Gateway:
     """`shotline serve`, always on the same port, to be killed and started again."""
 
     def __init__(self, box: Box, log: Path, **variables: str) -> None:
-        self._port = _free_port()
+        self._port = free_port()
         self._environment = {**box.environment, **variables, "SHOTLINE_PORT": str(self._port)}
         self._log = log
         self.address = f"http://127.0.0.1:{self._port}"
@@ -206,13 +206,6 @@ class Gateway:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
             self.process.wait(60)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def counters(address: str) -> Mapping[str, float]:

@@ -11,9 +11,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -44,6 +43,7 @@ from models.features import MemoryFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
 from models.tuning import Tuning
+from tests.integration.services import descendants, parent_of, pings, wait_for
 
 HASTY: Final = {
     "SHOTLINE_TUNING_LEASE_SECONDS": "3",
@@ -65,19 +65,6 @@ PATIENCE: Final = 180.0
 _COLOURS = ((200, 60, 60), (60, 60, 200), (60, 200, 60))
 _ENDS = ("succeeded", "failed", "cancelled")
 _WORKER = [sys.executable, "-m", "celery", "--app", "worker.celery_app", "worker"]
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until `condition` holds.
-
-    Raises:
-        RuntimeError: it did not, within `seconds`.
-    """
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up_at:
-            raise RuntimeError(f"{what} did not happen within {seconds:.0f} s")
-        time.sleep(0.05)
 
 
 def photograph(label: int, number: int, size: int = 96) -> bytes:
@@ -111,7 +98,7 @@ class Redis:
             command[command.index("--appendonly") + 1] = "no"
         with (self._folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)  # noqa: S603
-        wait_for(self._answers, "Redis")
+        wait_for(lambda: pings(self._socket), "Redis")
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -142,13 +129,6 @@ class Redis:
         """FLUSHALL."""
         with redis.Redis(unix_socket_path=str(self._socket)) as client:
             client.flushall()
-
-    def _answers(self) -> bool:
-        try:
-            with redis.Redis(unix_socket_path=str(self._socket)) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
 
 
 class Worker:
@@ -250,36 +230,11 @@ def kill(pid: int) -> bool:
     return True
 
 
-def parent_of(pid: int) -> int | None:
-    """Return its parent, None where it has gone."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    except OSError:
-        return None
-
-
 def _group_of(process: Path) -> int | None:
     try:
         return int((process / "stat").read_text().rsplit(")", 1)[1].split()[2])
     except OSError:
         return None
-
-
-def descendants(pid: int) -> dict[int, str]:
-    """Return the command lines of all processes below `pid`."""
-    below: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (parent := parent_of(int(entry.name))) is not None:
-            below.setdefault(parent, []).append(int(entry.name))
-    found: dict[int, str] = {}
-    waiting = [*below.get(pid, [])]
-    while waiting:
-        each = waiting.pop()
-        waiting += below.get(each, [])
-        with contextlib.suppress(OSError):
-            command = Path(f"/proc/{each}/cmdline").read_bytes()
-            found[each] = command.replace(b"\0", b" ").decode(errors="replace")
-    return found
 
 
 @dataclass

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.faults.stand import Processes, Redis, Stand, kill, stand, wait_for
+from benchmarks.faults.stand import Processes, Redis, Stand, kill, stand
+from tests.integration.services import wait_for
 
 # On two cores some seconds of tuning and its folds, after as much for importing PyTorch.
 RECIPE: Final = {"steps": 100, "warmup_steps": 5, "folds": 2, "threads": 1}

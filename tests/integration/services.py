@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx2
@@ -59,11 +59,12 @@ def redis_server(folder: Path) -> Iterator[str]:
     path.unlink(missing_ok=True)
     command = [str(redis_program()), "--port", "0", "--unixsocket", str(path), "--save", ""]
     with process([*command, "--dir", str(folder)], {}, folder / "redis.log"):
-        wait_for(lambda: path.exists() and _pings(path), "Redis")
+        wait_for(lambda: path.exists() and pings(path), "Redis")
         yield f"redis+socket://{path}"
 
 
-def _pings(path: Path) -> bool:
+def pings(path: Path) -> bool:
+    """Say whether a Redis answers on a socket."""
     try:
         with redis.Redis(unix_socket_path=str(path)) as client:
             return bool(client.ping())
@@ -126,22 +127,26 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def parent_of(pid: int) -> int:
-    """The process that started it, or that took over from that one."""
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+def parent_of(pid: int) -> int | None:
+    """The process that started it, or that took over from that one; None where it has gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+    except OSError:
+        return None
 
 
 def descendants(pid: int) -> dict[int, str]:
     """Return the command lines of all processes below `pid`."""
-    found: dict[int, str] = {}
+    below: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                parent = parent_of(int(entry.name))
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
-            except OSError:
-                continue
-            if parent == pid:
-                found[int(entry.name)] = command
-                found |= descendants(int(entry.name))
+        if entry.name.isdigit() and (parent := parent_of(int(entry.name))) is not None:
+            below.setdefault(parent, []).append(int(entry.name))
+    found: dict[int, str] = {}
+    waiting = [*below.get(pid, [])]
+    while waiting:
+        each = waiting.pop()
+        waiting += below.get(each, [])
+        with suppress(OSError):
+            command = Path(f"/proc/{each}/cmdline").read_bytes()
+            found[each] = command.replace(b"\0", b" ").decode(errors="replace")
     return found

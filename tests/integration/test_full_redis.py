@@ -26,7 +26,7 @@ from tests.integration.small_disk import fill, small_disk
 def redis_on(folder: Path, socket: Path, *options: str) -> Iterator[redis.Redis]:
     command = [str(redis_program()), "--port", "0", "--unixsocket", str(socket), "--save", ""]
     with services.process([*command, "--dir", str(folder), *options], {}, socket.parent / "log"):
-        wait_for(lambda: socket.exists() and services._pings(socket), "Redis")
+        wait_for(lambda: socket.exists() and services.pings(socket), "Redis")
         with redis.Redis(unix_socket_path=str(socket)) as client:
             yield client
 
