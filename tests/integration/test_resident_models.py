@@ -163,7 +163,7 @@ def test_no_request_fails_and_none_is_a_mixture_while_versions_are_promoted(
         finally:
             done.set()
         answers = [answer for future in asked for answer in future.result()]
-    assert {answer.status_code for answer in answers} == {200}, answers[0].text
+    assert [answer.text for answer in answers if answer.status_code != 200] == []
     seen = set()
     for answer in (response.json() for response in answers):
         digest, labels = expected[answer["model"]["version"]]
