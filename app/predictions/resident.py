@@ -10,6 +10,7 @@ they are asked for, which takes their artifact's file alone.
 """
 
 import copy
+import gc
 import threading
 import time
 from collections import deque
@@ -39,7 +40,7 @@ log = structlog.get_logger(__name__)
 # Threads that read artifacts, and those that ask the database first, which may be away.
 _READERS, _FINDERS = 4, 4
 # Seconds: until a version that could not be loaded is tried again, and how long a load waits for
-# models to leave that are still in use.
+# models to leave that are still in use, once it is its turn.
 _RETRY, _PATIENCE = 1.0, 10.0
 # What says nothing against the artifact.
 _PASSING = (NotFound, Unavailable)
@@ -78,6 +79,7 @@ class ModelCache:
         self._seen: Revision | None = None
         self._refreshing = threading.Lock()
         self._to_preload: deque[UUID] = deque()  # projects
+        self._making_room = threading.Lock()
         self._changing = threading.Lock()  # over the two below
         self._loading: dict[UUID, Future[ResidentModel]] = {}
         self._failures: dict[UUID, _Failure] = {}
@@ -301,20 +303,32 @@ class ModelCache:
         return resident(version, artifact, head)
 
     def _head(self, artifact: Artifact) -> Head:
-        """Store the embeddings; other models leave where there is no room."""
-        give_up_at = time.monotonic() + _PATIENCE
+        """Store the embeddings; other models leave where there is no room.
+
+        One at a time, so that what has left makes room for whoever made it leave.
+        """
         embeddings, logit_scale = artifact.class_embeddings, artifact.header.logit_scale
-        while (head := self._store.add(embeddings, logit_scale)) is None:
-            if self._models.drop_first() is not None:
-                self._metrics.evictions.inc()
-            elif not self._store.wait(give_up_at - time.monotonic()):
-                raise Unavailable(
-                    "All memory for models is taken by those that answer just now.",
-                    fix="Try again in a moment; if it stays so, set SHOTLINE_PREDICTION_MODEL_BYTES"
-                    " higher.",
-                    retry_after=1.0,
-                )
-        return head
+        with self._making_room:
+            give_up_at = time.monotonic() + _PATIENCE
+            while (head := self._store.add(embeddings, logit_scale)) is None:
+                if self._models.drop_first() is not None:
+                    self._metrics.evictions.inc()
+                elif not self._given_back(give_up_at):
+                    raise Unavailable(
+                        "All memory for models is taken by those that answer just now.",
+                        fix="Try again in a moment; if it stays so, set"
+                        " SHOTLINE_PREDICTION_MODEL_BYTES higher.",
+                        retry_after=1.0,
+                    )
+            return head
+
+    def _given_back(self, give_up_at: float) -> bool:
+        """Wait until a model that left is not in use any more; False where none is in time."""
+        if self._store.wait(give_up_at - time.monotonic()):
+            return True
+        # A traceback may hold one in a circle, which Python's collector alone undoes.
+        gc.collect()
+        return self._store.wait(0)
 
     def _settle(self, model: ResidentModel, future: Future[ResidentModel]) -> None:
         """Keep the model, unless it was deleted while it was read."""
