@@ -40,6 +40,17 @@ from tests.integration import tiny
 MakeClient = Callable[..., TestClient]
 
 
+@pytest.fixture(autouse=True)
+def settled(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Count how often gateways settle, and keep them from it: hundreds live in this process.
+
+    What is frozen is never looked at again by Python's collector, nor freed.
+    """
+    calls: list[None] = []
+    monkeypatch.setattr("app.predictions.resident.settle", lambda: calls.append(None))
+    return calls
+
+
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A migrated SQLite file, to be copied."""

@@ -176,6 +176,19 @@ def test_no_request_fails_and_none_is_a_mixture_while_versions_are_promoted(
     assert metric(client, "shotline_models_resident_bytes") <= limit
 
 
+def test_a_gateway_settles_once_its_models_are_in_memory(
+    gateways: Gateways, database: Database, artifacts: list[Artifact], settled: list[None]
+) -> None:
+    app, client = gateways.start(refresh_seconds=0.05)
+    wait_for(lambda: settled, "a gateway that has settled")
+    project = make_project(client)
+    add_versions(database, app.state.gateway.storage, project, artifacts[:1])
+    promote(client, project, 1)
+    assert predict(client, project).status_code == 200
+    app.state.predictions.models.preload()
+    assert settled == [None]
+
+
 def test_a_promotion_on_one_gateway_is_answered_by_on_the_other(
     gateways: Gateways, database: Database, storage: LocalStorage, artifacts: list[Artifact],
 ) -> None:  # fmt: skip
