@@ -9,5 +9,9 @@ _CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 
 install_import_hook("models", _CHECKER)
 
+# As the `shotline` command sets it, and before PyTorch is loaded: threads of two processes on two
+# cores that wait for each other awake take ten times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # Services that tests start need not measure engines first; `test_engines.py` does.
 os.environ.setdefault("SHOTLINE_BACKBONE_ENGINE", "torch")

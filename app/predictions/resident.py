@@ -42,6 +42,8 @@ _READERS, _FINDERS = 4, 4
 # Seconds: until a version that could not be loaded is tried again, and how long a load waits for
 # models to leave that are still in use, once it is its turn.
 _RETRY, _PATIENCE = 1.0, 10.0
+# Seconds that an answer takes, at most times.
+_ANSWERING = 0.2
 # What says nothing against the artifact.
 _PASSING = (NotFound, Unavailable)
 
@@ -313,6 +315,8 @@ class ModelCache:
             while (head := self._store.add(embeddings, logit_scale)) is None:
                 if self._models.drop_first() is not None:
                     self._metrics.evictions.inc()
+                    # What it answers just now has to end first; else the next would leave as well.
+                    self._store.wait(_ANSWERING)
                 elif not self._given_back(give_up_at):
                     raise Unavailable(
                         "All memory for models is taken by those that answer just now.",

@@ -25,6 +25,7 @@ from app.keys import service as keys
 from app.main import create_app
 from app.predictions import repository
 from app.predictions.engines.encoder import ImageEncoder
+from app.predictions.resident import ModelCache
 from app.projects import repository as project_rows
 from models.artifact import Artifact
 from tests.integration import tiny
@@ -196,10 +197,8 @@ def test_a_promotion_on_one_gateway_is_answered_by_on_the_other(
     (_, here), (other, there) = gateways.start(), gateways.start()
     served = serve(here, database, storage, artifacts[0])
     add_versions(database, storage, served.project, artifacts[1:])
-    # A project that the other gateway has never heard of is asked after at once.
-    unheard_of = predict(there, served.project)
-    assert unheard_of.status_code == 200, unheard_of.text
-    assert unheard_of.json()["model"]["version"] == 1
+    models = predictions_of(other).models
+    wait_for(lambda: _in_production(models, served.project), "the first promotion")
     seconds = []
     for version in (2, 3, 1, 2):
         promote(here, served.project, version)
@@ -208,8 +207,21 @@ def test_a_promotion_on_one_gateway_is_answered_by_on_the_other(
     seconds.append(noticed(there, served.project, 1))
     sys.stdout.write(f"seconds until the other gateway answered by it: {seconds}\n")
     here.patch(f"/v1/projects/{served.project}", json={"keep_images": "all"})
-    models = predictions_of(other).models
     wait_for(lambda: models.project(served.project).keep_images == "all", "the change")
+
+
+def test_a_project_that_a_gateway_has_never_heard_of_is_asked_after_at_once(
+    gateways: Gateways, database: Database, storage: LocalStorage, artifacts: list[Artifact]
+) -> None:
+    (_, here), (_, there) = gateways.start(), gateways.start(refresh_seconds=NEVER)
+    served = serve(here, database, storage, artifacts[0])
+    answer = predict(there, served.project)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model"]["version"] == 1
+
+
+def _in_production(models: ModelCache, project: UUID) -> bool:
+    return models.knows(project) and models.project(project).production is not None
 
 
 def noticed(client: TestClient, project: UUID, version: int) -> float:
