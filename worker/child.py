@@ -16,11 +16,13 @@ from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.jobs import Failure, JobStates, Lease, failure_of
 from app.core.logging import configure_logging
+from app.core.precedence import UnderWay
 from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
 from models.errors import Cancelled, OutOfMemory, ShotlineError
 from models.faults import Fault, fault_of
 from worker import exit_codes
+from worker.pauses import pause_during
 
 log = structlog.get_logger(__name__)
 
@@ -107,6 +109,10 @@ def main(arguments: list[str], noun: str, make_run: MakeRun) -> int:
     configure_logging(settings.log)
     _end_with_supervisor()
     os.nice(settings.tuning.nice)
+    if settings.tuning.give_way:
+        predictions = UnderWay.opened(settings.precedence_file)
+        if predictions is not None:
+            pause_during(predictions)
     lease = Lease(UUID(arguments[0]), int(arguments[1]))
     database = Database.of(settings)
     run = make_run(lease, settings, database, LocalStorage(settings.blob_folder))

@@ -407,6 +407,11 @@ class TuningSettings(Concern):
     nice: int = Field(
         10, ge=0, le=19, description="Niceness of a tuning, so that predictions stay fast."
     )
+    give_way: bool = Field(
+        True,
+        description="Tunings and batches pause while a gateway of the same data folder decides on"
+        " images, for three quarters of the time at most.",
+    )
     max_attempts: PositiveInt = Field(3, description="Attempts before a tuning is failed.")
     time_limit_seconds: PositiveInt = Field(6 * 3600, description="Hard limit on one tuning.")
 
@@ -509,6 +514,11 @@ class Settings(BaseModel):
     def scratch_folder(self) -> Path:
         """The folder of uploads in flight: files without a name, which end with their request."""
         return self.home / "scratch"
+
+    @property
+    def precedence_file(self) -> Path:
+        """Says whether predictions are under way, see `app.core.precedence`."""
+        return self.home / "predictions-under-way"
 
     def require_safe_binding(self) -> None:
         """Raise `Forbidden` where authentication is off on an address that others can reach."""

@@ -22,6 +22,7 @@ from app.core.access import Principal
 from app.core.clock import utc_now
 from app.core.errors import Unavailable
 from app.core.ids import new_id
+from app.core.precedence import UnderWay
 from app.core.settings import Settings
 from app.core.spare import SpareMemory
 from app.predictions.batcher import Batcher, Encoded, deadline_passed
@@ -86,10 +87,19 @@ class _Ride:
 
 
 class Slots:
-    """How many images are worked on or wait; used on the event loop alone."""
+    """How many images are worked on or wait; used on the event loop alone.
 
-    def __init__(self, capacity: int, metrics: PredictionMetrics) -> None:
+    Args:
+        capacity: how many may be.
+        metrics: counts them.
+        told: whether any are, for workers on the same machine; see `app.core.precedence`.
+    """
+
+    def __init__(
+        self, capacity: int, metrics: PredictionMetrics, told: UnderWay | None = None
+    ) -> None:
         self._free, self._capacity, self._metrics = capacity, capacity, metrics
+        self._told = told
 
     @property
     def full(self) -> bool:
@@ -117,11 +127,15 @@ class Slots:
             raise self.refuse(count)
         self._free -= count
         self._metrics.waiting.inc(count)
+        if self._told is not None:
+            self._told.begin()
         try:
             yield
         finally:
             self._free += count
             self._metrics.waiting.dec(count)
+            if self._told is not None and self._free == self._capacity:
+                self._told.end()
 
 
 class Predictions:
@@ -159,7 +173,8 @@ class Predictions:
         self._window = min(
             2 * settings.prediction.max_batch, max(1, settings.prediction.max_queue // 2)
         )
-        self.slots = Slots(settings.prediction.max_queue, metrics)
+        self._told = UnderWay.opened(settings.precedence_file)
+        self.slots = Slots(settings.prediction.max_queue, metrics, self._told)
         self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
 
     def start(self) -> None:
@@ -168,6 +183,8 @@ class Predictions:
     def stop(self) -> None:
         """End the decoders."""
         self._decoders.shutdown()
+        if self._told is not None:
+            self._told.close()
 
     async def project_model(self, project_id: UUID) -> ResidentModel:
         """Return what the project has in production, from memory.
