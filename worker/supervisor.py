@@ -22,7 +22,7 @@ from app.core.audit import acting
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.ids import new_id
-from app.core.jobs import TUNINGS, Failure, JobStates, Lease, Standing
+from app.core.jobs import GATES, TUNINGS, Failure, JobStates, Lease, Standing
 from app.core.queue import TaskQueue, wake
 from app.core.settings import TuningSettings
 from worker import exit_codes
@@ -200,6 +200,9 @@ class Supervisor:
                 session, lease, ending.failure, max_attempts=ending.max_attempts
             )
             waiting = TUNINGS.oldest_queued(session) if code == exit_codes.GAVE_WAY else None
+            gate = GATES.oldest_queued(session) if self._jobs is TUNINGS and state is None else None
+            if gate is not None:  # a version that was just made is measured next
+                wake(session, self._queue, GATES.task, gate)
             if waiting is not None:  # its own message may be lost: this one is worked on next
                 wake(session, self._queue, TUNINGS.task, waiting)
             if state == "queued":

@@ -70,7 +70,7 @@ class Project(Table):
     `name_key` is the name after normalisation, under which duplicates are found. `view` is a
     `models.imaging.View` as JSON. `revision` is that of the last change of what gateways serve.
     `retention` has the rules that are not the box's: see `app.predictions.retention`; `gates` those
-    of promotion, likewise: see `app.registry.policy`. `shadow`: the candidate answers beside
+    of promotion, likewise: see `app.projects.gate_policy`. `shadow`: the candidate answers beside
     production. `frozen` says who stopped all changes, when and why: see `app.projects.freeze`.
     """
 
