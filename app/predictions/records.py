@@ -82,7 +82,8 @@ class RecordWriter:
         self._pending: dict[UUID, NewRecord] = {}
         self._image_bytes = 0
         self._totals: dict[UUID, tuple[int, float]] = {}
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed, self._written = threading.Condition(lock), threading.Condition(lock)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
 
@@ -115,6 +116,11 @@ class RecordWriter:
         """Return a prediction that is not in the database yet."""
         found = self._pending.get(prediction_id)
         return None if found is None else PredictionRecord(**found.values)
+
+    def wait_until_written(self, prediction_id: UUID, seconds: float) -> None:
+        """Wait until a prediction is in the database, or cannot be, or `seconds` are over."""
+        with self._written:
+            self._written.wait_for(lambda: prediction_id not in self._pending, seconds)
 
     def waits_for(self, version_id: UUID) -> bool:
         """Say whether a prediction by the version is not in the database yet."""
@@ -163,6 +169,7 @@ class RecordWriter:
         with self._changed:
             for record in batch:
                 self._pending.pop(record.id, None)
+            self._written.notify_all()
             self._metrics.records_waiting.set(len(self._pending))
 
     def _try_again(self, batch: Sequence[NewRecord], error: ShotlineError) -> None:
