@@ -157,17 +157,17 @@ def require_passed(found: GatesView) -> None:
     """
     if found.passed:
         return
-    number = found.version.number
+    number, model = found.version.number, found.version.id
     if found.run is None or found.run.state == "cancelled":
         problem = f"The gates of version {number} {_against_what(found)} were not run yet."
-        fix = "They are started now; try again when GET …/models/{model}/gates says so."
+        fix = f"They are started now; wait for them: GET /v1/models/{model}/gates?wait=300."
     elif found.run.state == "failed":
         reason = (found.run.failure or {}).get("problem", "It is not known why.")
         problem = f"The gates of version {number} could not be run: {reason}"
         fix = f"{(found.run.failure or {}).get('fix', '')} They are started again now.".strip()
     elif found.run.state != "succeeded":
         problem = f"The gates of version {number} {_against_what(found)} are {found.run.state}."
-        fix = "Try again when GET …/models/{model}/gates says that they are done."
+        fix = f"Wait for them, then try again: GET /v1/models/{model}/gates?wait=300."
     else:
         shown = " ".join(f"{gate.name}: {gate.verdict}. {gate.detail}" for gate in found.failing)
         problem = f"Version {number} does not pass its gates. {shown}"

@@ -1,8 +1,10 @@
 """`/v1/models`, and below a project its models, aliases and rollback."""
 
+import time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import anyio
 from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 
 from app.core import errors
@@ -19,6 +21,8 @@ from app.registry.schemas import AliasIn, AliasOut, ModelOut, MoveOut, ReportOut
 from models.errors import BadName
 
 router = APIRouter(prefix="/v1", tags=["models"], route_class=Route)
+
+_LOOK_SECONDS = 0.5
 
 # Nothing is loaded and nothing is run, whatever a class is called.
 _REPORT_POLICY = (
@@ -112,9 +116,23 @@ def artifact(model: UUID, principal: Viewer, session: ReaderDep, gateway: Gatewa
     summary="A version's gates",
     responses=responses(errors.NotFound),
 )
-def show_gates(model: UUID, principal: Viewer, session: ReaderDep, gateway: GatewayDep) -> GatesOut:
+async def show_gates(
+    model: UUID,
+    principal: Viewer,
+    gateway: GatewayDep,
+    wait: Annotated[
+        float, Query(ge=0, le=300, description="Seconds to wait for a run that is under way.")
+    ] = 0,
+) -> GatesOut:
     """Show what stands between a version and production, with the numbers."""
-    return GatesOut.of(gates.look(session, principal, model, gateway.settings.gates))
+    give_up_at = time.monotonic() + wait
+    while True:
+        shown = await gateway.read(
+            lambda reader: GatesOut.of(gates.look(reader, principal, model, gateway.settings.gates))
+        )
+        if shown.state not in {"queued", "running"} or time.monotonic() >= give_up_at:
+            return shown
+        await anyio.sleep(_LOOK_SECONDS)
 
 
 @router.post(

@@ -116,7 +116,7 @@ def test_feedback_twice_is_one_and_another_replaces_it(
     ]  # fmt: skip
     assert listed[1] == second
     found = client.get("/v1/audit", params={"action": "feedback.give"}).json()["items"]
-    assert [entry["after"]["label"] for entry in found] == ["傷", "good"]
+    assert [entry["after"]["label"] for entry in found] == ["good", "傷"]
 
 
 def test_an_unknown_label_names_the_known_ones(client: TestClient, predict: Predict) -> None:
