@@ -7,6 +7,7 @@ them; else every image, predicted by models that both recipes made again without
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -223,10 +224,8 @@ class Contest:
         total, done = len(folds) * sum(side.recipe.steps for side in sides), 0
         for test in folds:
             for name, side in zip(names, sides, strict=True):
-                data, before = side.set_without(test), done
-                found[name][test] = side.again(
-                    data, test, lambda step, at=before: self._say("evaluate", at + step, total)
-                )
+                data, told = side.set_without(test), partial(self._step, done, total)
+                found[name][test] = side.again(data, test, told)
                 done += side.recipe.steps
                 if side is sides[0]:
                     found["linear-probe"][test] = side.probe(data, test)
@@ -234,19 +233,15 @@ class Contest:
 
     def _folds(self, side: _Side) -> Iterator[list[int]]:
         """Cut the images into folds, each with its share of every contender's training images."""
+        seen = [contender.digests for contender in self._contenders]
         kinds = [
-            (image.label, *(image.sha256 in known for known in self._digests))
-            for image in self._images
+            (image.label, *(image.sha256 in digests for digests in seen)) for image in self._images
         ]
         numbers = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
         labels = [numbers[kind] for kind in kinds]
         groups = [image.group for image in self._images]
         for _, test in cross_validation_folds(labels, groups, side.recipe.folds, side.seed):
             yield test
-
-    @property
-    def _digests(self) -> list[set[str]]:
-        return [contender.digests for contender in self._contenders]
 
     def _result(self, found: dict[str, Tensor], seed: int) -> GateResult:
         labels = np.array([image.label for image in self._images])
@@ -284,6 +279,9 @@ class Contest:
             undecidable=float(other[place].float().mean()),
             low_probability=float(np.quantile(best.numpy(), 0.05)),
         )
+
+    def _step(self, done: int, total: int, step: int) -> None:
+        self._say("evaluate", done + step, total)
 
     def _say(self, phase: Phase, done: int, total: int) -> None:
         self._told(TuningProgress(phase, done, total))

@@ -29,11 +29,11 @@ class Mean(NamedTuple):
 
     value: float
     variance: float
-    count: int
+    number: int
 
 
 def gap(ours: Mean, theirs: Mean) -> Share:
     """Return the difference of two means with its normal interval."""
     value = ours.value - theirs.value
-    half = _Z * math.sqrt(ours.variance / ours.count + theirs.variance / theirs.count)
+    half = _Z * math.sqrt(ours.variance / ours.number + theirs.variance / theirs.number)
     return Share(value, value - half, value + half)
