@@ -13,6 +13,7 @@ from app.core.tables import Review as ReviewRow
 from app.feedback.drift import WINDOW, Basis, Drift
 from app.feedback.ranking import Ranked, Reason
 from app.feedback.service import Queue
+from app.registry.gate_schemas import CONFIDENCE
 from models.evaluation.contest import Confidence
 
 _PREDICTION = "01a20b61-3c4d-7e5f-8a9b-0c1d2e3f4a5b"
@@ -47,7 +48,7 @@ class DriftOut(BaseModel):
     )
     mean_probability: float | None = Field(examples=[0.91])
     undecidable: float | None = Field(examples=[0.02])
-    reference: Confidence | None
+    reference: Confidence | None = Field(examples=[CONFIDENCE])
     probability_change: IntervalOut | None
     undecidable_change: IntervalOut | None
 
@@ -82,7 +83,7 @@ class FeedbackOut(BaseModel):
 
     prediction_id: UUID = Field(examples=[_PREDICTION])
     label: Label
-    note: str | None = None
+    note: str | None = Field(None, examples=["seen by QA"])
     given_by: UUID | None = Field(None, description="The API key.")
     given_at: datetime
     replaced_at: datetime | None = Field(
@@ -112,11 +113,15 @@ class WaitingOut(BaseModel):
     label: str = Field(examples=["scratch"])
     probability: float = Field(examples=[0.54])
     version: int = Field(examples=[7])
-    candidate_label: str | None = Field(None, description="What the candidate says.")
-    feedback: str | None = Field(None, description="What somebody says is true.")
-    part_id: str | None = None
-    station: str | None = None
-    image_id: str | None = None
+    candidate_label: str | None = Field(
+        None, description="What the candidate says.", examples=["good"]
+    )
+    feedback: str | None = Field(
+        None, description="What somebody says is true.", examples=["scratch"]
+    )
+    part_id: str | None = Field(None, examples=["SN-4711"])
+    station: str | None = Field(None, examples=["line 3"])
+    image_id: str | None = Field(None, examples=["cam3-000123"])
     image_kept: bool = Field(description="It can be kept or relabelled.")
     created_at: datetime
 
@@ -181,7 +186,7 @@ class ReviewOut(BaseModel):
 
     prediction_id: UUID = Field(examples=[_PREDICTION])
     action: ReviewAction
-    label: str | None = None
+    label: str | None = Field(None, examples=["scratch"])
     image: UUID | None = Field(None, description="The project's image that came of it.")
     reviewed_by: UUID | None = Field(None, description="The API key.")
     reviewed_at: datetime

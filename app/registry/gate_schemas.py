@@ -16,6 +16,23 @@ from models.evaluation.results import Basis, Evaluation
 
 _SHARE = {"value": 0.95, "low": 0.91, "high": 0.98}
 _GAP = {"value": 0.02, "low": -0.01, "high": 0.06}
+_EVALUATION = {
+    "basis": "holdout",
+    "n_images": 200,
+    "top1": _SHARE,
+    "macro": _SHARE,
+    "per_class": [_SHARE, _SHARE],
+    "confusion": [[97, 3], [7, 93]],
+    "ece": 0.03,
+}
+CONFIDENCE = {
+    "images": 200,
+    "mean_probability": 0.93,
+    "deviation": 0.1,
+    "undecidable": 0.02,
+    "low_probability": 0.61,
+}
+_POLICY = {"enabled": True, "margin": 0.05, "inconclusive": "allow", "floors": {"scratch": 0.9}}
 
 
 class GateOut(BaseModel):
@@ -46,11 +63,11 @@ class FoundOut(BaseModel):
     )
     images: int = Field(examples=[200])
     groups: list[int] = Field(description="Of each class.", examples=[[100, 100]])
-    candidate: Evaluation
+    candidate: Evaluation = Field(examples=[_EVALUATION])
     opponents: list[Opponent] = Field(
         examples=[[{"name": "production", "macro": _SHARE, "difference": _GAP}]]
     )
-    confidence: Confidence
+    confidence: Confidence = Field(examples=[CONFIDENCE])
     seconds: float = Field(examples=[21.5])
 
 
@@ -62,7 +79,9 @@ class GatesOut(BaseModel):
     against: int | None = Field(
         None, description="The version that it is to replace; null where there is none."
     )
-    policy: GatePolicy = Field(description="The rules that count now, of project and box.")
+    policy: GatePolicy = Field(
+        description="The rules that count now, of project and box.", examples=[_POLICY]
+    )
     state: JobState | None = Field(None, description="Of the last run; null where there was none.")
     verdict: Verdict | None = Field(None, description="The worst of all gates.")
     passed: bool = Field(description="It may be promoted now.")

@@ -19,6 +19,7 @@ from app.core.jobs import FINAL
 from app.core.queue import TaskQueue, send_gate
 from app.core.settings import GateSettings
 from app.core.tables import Alias, GateRun, ModelVersion, Project
+from app.projects import repository as project_rows
 from app.projects import service as projects
 from app.projects.gate_policy import GatePolicy
 from app.registry import repository
@@ -68,11 +69,6 @@ class GatesView:
         """Whether the version may be promoted."""
         return not self.policy.enabled or (bool(self.gates) and not self.failing)
 
-    @property
-    def wanting(self) -> bool:
-        """Whether a run is neither there nor under way."""
-        return self.run is None or self.run.state in {"failed", "cancelled"}
-
 
 class _Sides(NamedTuple):
     version: ModelVersion
@@ -101,7 +97,7 @@ def view_of(
     run = _last_run(session, _Sides(version, against))
     gates: list[Gate] = []
     if run is not None and run.state == "succeeded" and run.result is not None:
-        classes = [ClassSpec.model_validate(spec) for spec in version.classes]
+        classes = _called_now(session, version)
         result = GateResult.model_validate(run.result)
         gates = judge(result, version.metrics, classes, policy)
     return GatesView(version, against, policy, run, gates)
@@ -191,6 +187,17 @@ def summary(found: GatesView) -> Mapping[str, Any]:
 def _against_what(found: GatesView) -> str:
     against = found.against
     return "with nothing in production" if against is None else f"against version {against.number}"
+
+
+def _called_now(session: Session, version: ModelVersion) -> list[ClassSpec]:
+    """Return the version's classes by the names that they have now, which floors go by."""
+    classes = [ClassSpec.model_validate(spec) for spec in version.classes]
+    rows = project_rows.classes(session, [version.project_id])
+    if len(rows) != len(classes):  # of a version that was put into a project by hand
+        return classes
+    return [
+        spec.model_copy(update={"name": row.name}) for spec, row in zip(classes, rows, strict=True)
+    ]
 
 
 def _against(session: Session, version: ModelVersion) -> ModelVersion | None:

@@ -161,7 +161,9 @@ class MoveOut(BaseModel):
     reason: str | None = Field(None, examples=["passed the night shift"])
     automatic: bool = Field(description="A tuning made the version, and it became `candidate`.")
     override: str | None = Field(
-        None, description="Why an admin promoted it although its gates said no."
+        None,
+        description="Why an admin promoted it although its gates said no.",
+        examples=["the camera was moved"],
     )
     moved_at: datetime
 

@@ -35,7 +35,9 @@ class DifferenceOut(BaseModel):
     prediction_id: UUID
     production: SaidOut
     candidate: SaidOut
-    feedback: str | None = Field(None, description="The true label, where somebody said it.")
+    feedback: str | None = Field(
+        None, description="The true label, where somebody said it.", examples=["scratch"]
+    )
     image_kept: bool
 
     @classmethod
@@ -70,7 +72,11 @@ class ShadowOut(BaseModel):
         description="`off`; `waiting` for a version; `refused`, since it does not fit the gateway's"
         " backbone or production's view; `on`."
     )
-    why: str | None = Field(None, description="Why it does not answer.")
+    why: str | None = Field(
+        None,
+        description="Why it does not answer.",
+        examples=["There is no candidate; the next tuning makes one."],
+    )
     production: int | None = Field(None, description="Version.", examples=[7])
     candidate: int | None = Field(None, description="Version.", examples=[8])
     images: int = Field(description="Both answered; at most the last 10,000.", examples=[500])
