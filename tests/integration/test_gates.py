@@ -13,6 +13,7 @@ from app.core.queue import GATE, InMemoryQueue
 from app.core.settings import GateSettings, Settings
 from app.core.storage import LocalStorage
 from app.core.tables import GateRun, ModelVersion
+from app.registry.service import become_candidate
 from models.artifact import Artifact
 from tests.integration import serving, tiny
 from tests.integration.conftest import MakeClient
@@ -265,8 +266,20 @@ def test_a_run_that_failed_says_why_and_is_started_again(
 def test_a_project_without_gates(client: TestClient, project: UUID, versions: list[UUID]) -> None:
     client.patch(f"/v1/projects/{project}", json={"gates": {"enabled": False}})
     assert put(client, project, 1).status_code == 200
-    # A candidate that nobody wished for is deleted like any version that never served.
-    assert client.delete(f"/v1/models/{versions[1]}").status_code == 204
+
+
+def test_a_candidate_that_nobody_wished_for_is_deleted_with_its_alias(
+    client: TestClient, project: UUID, versions: list[UUID], database: Database
+) -> None:
+    for version in versions[:2]:
+        with database.unit_of_work() as session:
+            become_candidate(session, session.get_one(ModelVersion, version))
+    assert client.get(f"/v1/models/{versions[1]}").json()["aliases"] == ["candidate"]
+    for version in versions[:2]:
+        assert client.delete(f"/v1/models/{version}").status_code == 204
+    assert client.get(f"/v1/projects/{project}/aliases").json() == []
+    serving.promote(client, project, 3, "candidate")
+    assert_problem(client.delete(f"/v1/models/{versions[2]}"), 409, "conflict", field="model")
 
 
 def test_coverage_is_looked_at_where_the_tuning_measured_it(
