@@ -19,6 +19,7 @@ from app.core.reaper import make_reaper
 from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
 from app.core.sweep import sweep_orphans
+from app.feedback import routes as feedback
 from app.http import docs, health, metrics
 from app.http.gateway import Gateway, HealthCheck
 from app.http.metrics import Metrics
@@ -36,6 +37,7 @@ from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.provider import install_predictions
 from app.projects import routes as projects
 from app.registry import routes as registry
+from app.shadow import routes as shadow
 from app.tunings import routes as tunings
 
 _DISK_SECONDS = 10.0
@@ -51,7 +53,9 @@ ROUTERS: tuple[APIRouter, ...] = (
     images.router,
     tunings.router,
     registry.router,
+    shadow.router,
     records.router,
+    feedback.router,
     batches.router,
     audit.router,
 )

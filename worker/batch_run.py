@@ -21,7 +21,7 @@ from app.batches.results import as_line
 from app.batches.states import Progress, note_part
 from app.core.database import Database
 from app.core.errors import Unavailable
-from app.core.jobs import BATCHES, TUNINGS, Failure, Lease, failure_of
+from app.core.jobs import BATCHES, GATES, TUNINGS, Failure, Lease, failure_of
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import BatchImage, BatchPart
@@ -236,7 +236,7 @@ class BatchRun:
         Raises:
             LeaseLost: the batch is not ours any more, or was cancelled.
             HandedBack: the worker was told to stop.
-            GaveWay: a tuning waits.
+            GaveWay: a tuning waits, or the gates of a version do.
         """
         started, done, failed = time.monotonic(), job.done, job.failed
         while done < job.total:
@@ -284,11 +284,11 @@ class BatchRun:
             raise HandedBack("The worker was told to stop.")
         try:
             with self._database.reading() as session:
-                waiting = TUNINGS.oldest_queued(session)
+                waiting = TUNINGS.oldest_queued(session) or GATES.oldest_queued(session)
         except Unavailable:
-            return  # no tuning could be claimed now either
+            return  # nothing else could be claimed now either
         if waiting is not None:
-            log.info("tuning_waits", tuning_id=str(waiting))
+            log.info("giving_way", job_id=str(waiting))
             raise GaveWay
 
     def _complete(self) -> None:

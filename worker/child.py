@@ -41,7 +41,7 @@ class HandedBack(Cancelled):
 
 
 class GaveWay(Cancelled):
-    """A tuning waits for this worker; what is done is kept."""
+    """Something waits for this worker that goes first; what is done is kept."""
 
 
 class Run(Protocol):

@@ -22,9 +22,10 @@ from app.core.audit import acting
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.ids import new_id
-from app.core.jobs import TUNINGS, Failure, JobStates, Lease, Standing
+from app.core.jobs import GATES, TUNINGS, Failure, JobStates, Lease, Standing
 from app.core.queue import TaskQueue, wake
 from app.core.settings import TuningSettings
+from app.core.tables import JobState
 from worker import exit_codes
 
 log = structlog.get_logger(__name__)
@@ -199,12 +200,19 @@ class Supervisor:
             state = self._jobs.give_back(
                 session, lease, ending.failure, max_attempts=ending.max_attempts
             )
-            waiting = TUNINGS.oldest_queued(session) if code == exit_codes.GAVE_WAY else None
-            if waiting is not None:  # its own message may be lost: this one is worked on next
-                wake(session, self._queue, TUNINGS.task, waiting)
+            for jobs in self._next(state, code):  # its own message may be lost
+                waiting = jobs.oldest_queued(session)
+                if waiting is not None:  # this one is worked on next
+                    wake(session, self._queue, jobs.task, waiting)
             if state == "queued":
                 wake(session, self._queue, self._jobs.task, lease.job_id)
         log.info("ended", exit_code=code, state=state or "as the child said")
+
+    def _next(self, state: JobState | None, code: int) -> Sequence[JobStates[Any]]:
+        """Return what is woken: what a batch gave way to, or the gates of a version just made."""
+        if code == exit_codes.GAVE_WAY:
+            return [TUNINGS, GATES]
+        return [GATES] if self._jobs is TUNINGS and state is None else []
 
 
 _STOPPED: Final = Ending(

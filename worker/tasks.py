@@ -8,8 +8,8 @@ from uuid import UUID
 from celery.exceptions import Reject
 
 from app.core.database import Database
-from app.core.jobs import BATCHES, TUNINGS, JobStates
-from app.core.queue import BATCH, BENCH, TUNE, CeleryQueue
+from app.core.jobs import BATCHES, GATES, TUNINGS, JobStates
+from app.core.queue import BATCH, BENCH, GATE, TUNE, CeleryQueue
 from worker.bench import BenchChild, answer_cell
 from worker.celery_app import STOP_FILE, app, end_worker, settings
 from worker.device import DeviceRecord
@@ -20,6 +20,12 @@ from worker.supervisor import Supervisor
 def tune(tuning_id: str) -> None:
     """Run the tuning where it is still queued; a second delivery does nothing."""
     _supervise(TUNINGS, tuning_id)
+
+
+@app.task(name=GATE)  # type: ignore[untyped-decorator]
+def gate(run_id: str) -> None:
+    """Measure a version against what it is to replace."""
+    _supervise(GATES, run_id)
 
 
 @app.task(name=BATCH)  # type: ignore[untyped-decorator]

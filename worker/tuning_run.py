@@ -16,7 +16,9 @@ from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Project
 from app.core.tables import Tuning as TuningRow
-from app.registry.service import NewVersion, add_version
+from app.projects.gate_policy import GatePolicy
+from app.registry import gates
+from app.registry.service import NewVersion, add_version, become_candidate
 from app.snapshots.service import SnapshotContent, read_snapshot
 from models.artifact import Artifact
 from models.backbone import Backbone, Device
@@ -150,7 +152,12 @@ class TuningRun:
             row = TUNINGS.held(session, self._lease)
             if row is None or not TUNINGS.complete(session, self._lease):
                 raise LeaseLost
-            return add_version(session, row, new).number
+            version = add_version(session, row, new)
+            become_candidate(session, version)
+            project = session.get_one(Project, row.project_id)
+            if GatePolicy.of(project.gates, self._settings.gates).enabled:
+                gates.queue_run(session, version)  # the supervisor wakes a worker for it
+            return version.number
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def start_batch(
     Raises:
         NotFound: the project or the version is gone by now.
     """
-    projects.lock_project(session, principal, project_id)  # no version may be deleted meanwhile
+    # No version may be deleted meanwhile; a batch predicts, which goes on in a frozen project.
+    projects.lock_project(session, principal, project_id, frozen_too=True)
     version = choose_version(session, principal, project_id, version_id)
     batch = Batch(
         project_id=project_id,

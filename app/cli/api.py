@@ -27,6 +27,9 @@ _AWAY = {502, 503, 504}
 # What a request with a single file is refused with because of that file.
 _OF_THE_FILE = {f"urn:shotline:problem:{it}" for it in ("bad-image", "conflict", "too-large")}
 
+# Of gates: not asked for yet, waiting for a worker, or measured.
+_UNDER_WAY = {None, "queued", "running"}
+
 Json = dict[str, Any]
 Labelled = tuple[str, Path]
 
@@ -244,10 +247,57 @@ class Api:
             raise RequestFailed(failure["problem"], fix=failure["fix"])
         return tuning
 
-    def promote(self, project: str, version: int) -> None:
-        """Make the version the one that answers."""
+    def promote(
+        self,
+        project: str,
+        version: int,
+        *,
+        reason: str | None = None,
+        override: str | None = None,
+        progress: Callable[[Json], None] = lambda _: None,
+    ) -> None:
+        """Make the version the one that answers, once its gates have been run.
+
+        Args:
+            project: its id.
+            version: its number.
+            reason: why; kept.
+            override: why it is promoted although its gates say no; of an admin.
+            progress: called with the gates now and then while they are run.
+
+        Raises:
+            RequestFailed: it does not pass them, or they could not be run.
+        """
         path = f"/v1/projects/{project}/aliases/production"
-        self.call_again("PUT", path, json={"version": version})
+        body = {"version": version, "reason": reason, "override": override}
+        given = {name: value for name, value in body.items() if value is not None}
+        for last in (False, False, True):  # not run yet, then run, then judged
+            try:
+                self.call_again("PUT", path, json=given)
+            except RequestFailed as error:
+                gates = error.answer.get("gates")
+                if last or not gates or gates["state"] not in _UNDER_WAY:
+                    raise
+                self._wait_for_gates(gates["model"], progress)
+            else:
+                return
+
+    def _wait_for_gates(self, model: str, progress: Callable[[Json], None]) -> None:
+        address = f"/v1/models/{model}/gates"
+        gates: Json = self.call_again("GET", address).json()
+        while gates["state"] in {"queued", "running"}:
+            progress(gates)
+            time.sleep(_POLL_SECONDS)
+            gates = self.call_again("GET", address).json()
+        progress(gates)
+
+    def rollback(self, project: str, *, reason: str | None = None) -> int:
+        """Let production be what it was before; return that version's number."""
+        body = {} if reason is None else {"reason": reason}
+        back: int = self.call("POST", f"/v1/projects/{project}/rollback", json=body).json()[
+            "version"
+        ]
+        return back
 
     def predict(
         self, project: str, image: bytes, *, image_id: str | None = None, top_k: int | None = None

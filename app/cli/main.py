@@ -14,6 +14,7 @@ from app.cli.console import ShotlineGroup, out
 from app.cli.doctor import doctor
 from app.cli.inspect import inspect
 from app.cli.keys import keys
+from app.cli.lines import freeze, promote, review, rollback
 from app.cli.predict import predict
 from app.cli.processes import migrate, serve, worker
 from app.cli.push import push
@@ -38,6 +39,10 @@ app.command(rich_help_panel=_CORE)(inspect)
 app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)
+app.command(rich_help_panel=_SERVICE)(promote)
+app.command(rich_help_panel=_SERVICE)(rollback)
+app.command(rich_help_panel=_SERVICE)(freeze)
+app.command(rich_help_panel=_SERVICE)(review)
 app.command(rich_help_panel=_SERVICE)(quantize)
 app.command(rich_help_panel=_SERVICE)(backup)
 app.command(rich_help_panel=_SERVICE)(restore)

@@ -54,7 +54,8 @@ def push(
             )
         model = api.call_again("GET", f"/v1/models/{tuning['model']['id']}").json()
         if promote:
-            api.promote(found["id"], model["version"])
+            with progress_bar() as bar:
+                api.promote(found["id"], model["version"], progress=GatesBar(bar))
     _print(project, model, promoted=promote)
 
 
@@ -139,6 +140,22 @@ class TuningBar:
             note = "" if loss is None else f"loss {loss:.3f}"
             done, total = progress["done"], progress["total"]
             self._bar.update(self._tasks[phase], completed=done, total=total, note=note)
+
+
+class GatesBar:
+    """A bar for the gates of a version, moved by what the gateway says of them."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._task = bar, bar.add_task("Gates", total=None, note="")
+
+    def __call__(self, gates: "Json") -> None:
+        """Move the bar to where `gates` are."""
+        progress = gates["progress"]
+        if progress and progress["phase"] == "evaluate":
+            done, total = progress["done"], progress["total"]
+            self._bar.update(self._task, completed=done, total=total, note="")
+        if verdict := gates["verdict"]:
+            self._bar.update(self._task, completed=1, total=1, note=verdict)
 
 
 def _say_rejected(verdicts: "list[Json]") -> None:

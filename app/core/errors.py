@@ -12,7 +12,9 @@
     ├── MethodNotAllowed        the address is right and the method is not
     ├── Conflict                the present state does not allow it
     │   ├── Duplicate           the name is taken
-    │   └── Frozen              it can no longer be changed
+    │   ├── Frozen              it can no longer be changed
+    │   ├── ProjectFrozen       someone stopped all changes of the project
+    │   └── GatesNotPassed      a version has not shown that it may be promoted
     ├── TooLarge                a body, file or archive over the limit
     ├── TooSlow                 a body that does not come on
     ├── UnsupportedType         a content type that this address does not read
@@ -22,6 +24,9 @@
 
 HTTP statuses are chosen in `app.http.problems` alone.
 """
+
+from collections.abc import Mapping
+from typing import Any
 
 from models.errors import BadInput, ShotlineError
 
@@ -106,6 +111,29 @@ class Duplicate(Conflict):
 
 class Frozen(Conflict):
     """It can no longer be changed."""
+
+
+class ProjectFrozen(Conflict):
+    """Someone stopped all changes of the project; predictions go on."""
+
+
+class GatesNotPassed(Conflict):
+    """A version has not shown that it may be promoted.
+
+    Args:
+        gates: what is known of them, as JSON; see `app.registry.gates.summary`.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        fix: str,
+        field: str | None = None,
+        gates: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(problem, fix=fix, field=field)
+        self.gates = dict(gates or {})
 
 
 class TooLarge(ShotlineError):

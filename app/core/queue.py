@@ -20,10 +20,11 @@ log = structlog.get_logger(__name__)
 
 TUNE = "shotline.tune"
 BATCH = "shotline.batch"
+GATE = "shotline.gate"
 BENCH = "shotline.bench"
 
 # Redis hands out lower numbers first; whatever is not named here has 0.
-_PRIORITIES = {BATCH: 6}
+_PRIORITIES = {GATE: 3, BATCH: 6}
 
 
 class TaskQueue(Protocol):
@@ -55,6 +56,11 @@ def send_tuning(session: Session, queue: TaskQueue, tuning_id: UUID) -> None:
 def send_batch(session: Session, queue: TaskQueue, batch_id: UUID) -> None:
     """Wake a worker for the batch, once it has no tuning to do, after the commit."""
     wake(session, queue, BATCH, batch_id)
+
+
+def send_gate(session: Session, queue: TaskQueue, run_id: UUID) -> None:
+    """Wake a worker for the run of gates, once it has no tuning to do, after the commit."""
+    wake(session, queue, GATE, run_id)
 
 
 class CeleryQueue:

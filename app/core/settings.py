@@ -430,6 +430,26 @@ class BatchSettings(Concern):
     )
 
 
+class GateSettings(Concern):
+    """What a version has to show before it is promoted, where a project has no rules of its own."""
+
+    model_config = SettingsConfigDict(env_prefix="SHOTLINE_GATES_")
+
+    enabled: bool = Field(
+        True, description="A version is measured against what it is to replace before it serves."
+    )
+    margin: float = Field(
+        0.05,
+        ge=0,
+        le=0.5,
+        allow_inf_nan=False,
+        description="So much macro accuracy may be lost, and it still counts as not worse.",
+    )
+    inconclusive: Literal["allow", "block"] = Field(
+        "allow", description="Whether what the images are too few for stands in the way."
+    )
+
+
 class LogSettings(Concern):
     """What is logged, and how."""
 
@@ -457,6 +477,7 @@ class Settings(BaseModel):
     retention: RetentionSettings = Field(default_factory=RetentionSettings)
     tuning: TuningSettings = Field(default_factory=TuningSettings)
     batch: BatchSettings = Field(default_factory=BatchSettings)
+    gates: GateSettings = Field(default_factory=GateSettings)
     log: LogSettings = Field(default_factory=LogSettings)
 
     @cached_property

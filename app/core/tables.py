@@ -16,6 +16,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     Uuid,
+    false,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -31,6 +32,7 @@ KeyRole = Literal["viewer", "operator", "engineer", "admin"]
 KeepImages = Literal["none", "undecidable", "all"]
 MoveKind = Literal["promote", "rollback"]
 Decision = Literal["ok", "ng", "undecidable"]
+ReviewAction = Literal["keep", "relabel", "discard"]
 
 SHA256 = String(64)
 
@@ -67,7 +69,9 @@ class Project(Table):
 
     `name_key` is the name after normalisation, under which duplicates are found. `view` is a
     `models.imaging.View` as JSON. `revision` is that of the last change of what gateways serve.
-    `retention` has the rules that are not the box's: see `app.predictions.retention`.
+    `retention` has the rules that are not the box's: see `app.predictions.retention`; `gates` those
+    of promotion, likewise: see `app.projects.gate_policy`. `shadow`: the candidate answers beside
+    production. `frozen` says who stopped all changes, when and why: see `app.projects.freeze`.
     """
 
     __tablename__ = "projects"
@@ -83,6 +87,9 @@ class Project(Table):
     keep_images: Mapped[KeepImages] = mapped_column(String(16), default="undecidable")
     revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     retention: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    gates: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    shadow: Mapped[bool] = mapped_column(default=False, server_default=false())
+    frozen: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -286,7 +293,12 @@ class Alias(Table):
 
 
 class AliasMove(Table):
-    """One recorded move of an alias; rows are only ever added."""
+    """One recorded move of an alias; rows are only ever added.
+
+    Attributes:
+        automatic: a tuning's success made it, and no person.
+        override: why an admin let a version pass that its gates had not.
+    """
 
     __tablename__ = "alias_moves"
     __table_args__ = (
@@ -304,6 +316,8 @@ class AliasMove(Table):
     to_version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"))
     moved_by: Mapped[UUID | None]
     reason: Mapped[str | None]
+    automatic: Mapped[bool] = mapped_column(default=False, server_default=false())
+    override: Mapped[str | None]
     moved_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -410,6 +424,121 @@ class BatchPart(Table):
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
     count: Mapped[int]
     sha256: Mapped[str] = mapped_column(SHA256)
+
+
+class GateRun(Job):
+    """A version measured against what it is to replace, on images that neither was tuned on.
+
+    Attributes:
+        version_id: to be promoted.
+        against_id: in production when the run was asked for; None where nothing was.
+        progress: `models.tuning.TuningProgress` as JSON, as a tuning's.
+        result: `models.gates.GateResult` as JSON, where it succeeded.
+    """
+
+    __tablename__ = "gate_runs"
+    __table_args__ = (
+        one_of(*_JOB_STATE),
+        Index("ix_gate_runs_project_id_id", "project_id", "id"),
+        Index("ix_gate_runs_state_lease_until", "state", "lease_until"),
+        Index("ix_gate_runs_version_id_id", "version_id", "id"),
+    )
+
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"))
+    against_id: Mapped[UUID | None] = mapped_column(
+        ForeignKey("model_versions.id", ondelete="CASCADE")
+    )
+    result: Mapped[dict[str, Any] | None]
+
+
+class ShadowAnswer(Table):
+    """What the candidate said of an image that production decided on; written with that record.
+
+    Attributes:
+        version_id: the candidate.
+        differs: in its decision, or in its label.
+    """
+
+    __tablename__ = "shadow_answers"
+    __table_args__ = (
+        one_of("decision", "ok", "ng", "undecidable"),
+        Index(
+            "ix_shadow_answers_version_id_differs_prediction_id",
+            "version_id",
+            "differs",
+            "prediction_id",
+        ),
+        Index("ix_shadow_answers_project_id_prediction_id", "project_id", "prediction_id"),
+    )
+
+    prediction_id: Mapped[UUID] = mapped_column(
+        ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True
+    )
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    version_id: Mapped[UUID] = mapped_column(ForeignKey("model_versions.id", ondelete="CASCADE"))
+    decision: Mapped[Decision] = mapped_column(String(16))
+    label: Mapped[str]
+    probability: Mapped[float] = mapped_column(Float(53))
+    probabilities: Mapped[list[Any]]
+    differs: Mapped[bool]
+
+
+class Feedback(Table):
+    """The true label of a predicted image, as somebody said; another one replaces it.
+
+    Attributes:
+        label: the class's name at that time.
+        replaced_at: when somebody said another one; what has none is the one that counts.
+    """
+
+    __tablename__ = "feedback"
+    __table_args__ = (
+        Index(
+            "uq_feedback_prediction_id",
+            "prediction_id",
+            unique=True,
+            sqlite_where=text("replaced_at IS NULL"),
+            postgresql_where=text("replaced_at IS NULL"),
+        ),
+        # What goes with a prediction that has expired.
+        Index("ix_feedback_prediction_id", "prediction_id"),
+        Index("ix_feedback_project_id_id", "project_id", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    prediction_id: Mapped[UUID] = mapped_column(ForeignKey("predictions.id", ondelete="CASCADE"))
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    label: Mapped[str]
+    note: Mapped[str | None]
+    given_by: Mapped[UUID | None]
+    given_at: Mapped[datetime] = mapped_column(default=utc_now)
+    replaced_at: Mapped[datetime | None]
+
+
+class Review(Table):
+    """What became of a predicted image that waited for a person; it leaves the queue.
+
+    Attributes:
+        label: under which it was added to the project's images.
+        image_id: that image; None where it was discarded, or deleted since.
+    """
+
+    __tablename__ = "reviews"
+    __table_args__ = (
+        one_of("action", "keep", "relabel", "discard"),
+        Index("ix_reviews_project_id_reviewed_at", "project_id", "reviewed_at"),
+        Index("ix_reviews_image_id", "image_id"),
+    )
+
+    prediction_id: Mapped[UUID] = mapped_column(
+        ForeignKey("predictions.id", ondelete="CASCADE"), primary_key=True
+    )
+    project_id: Mapped[UUID] = mapped_column(ForeignKey("projects.id", ondelete="CASCADE"))
+    action: Mapped[ReviewAction] = mapped_column(String(8))
+    label: Mapped[str | None]
+    image_id: Mapped[UUID | None] = mapped_column(ForeignKey("images.id", ondelete="SET NULL"))
+    reviewed_by: Mapped[UUID | None]
+    reviewed_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
 class AuditEntry(Table):

@@ -24,6 +24,7 @@ _TAGS = {
     "tunings": "Jobs that turn images into a model version.",
     "models": "Tuned versions, their aliases, promotion and rollback.",
     "predictions": "What the line asks.",
+    "feedback": "What people say of predictions, and what is learnt from it.",
     "batches": "Many images at once, decided on in the background.",
     "keys": "API keys.",
     "audit": "The record of every change.",

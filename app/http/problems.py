@@ -50,6 +50,9 @@ class Problem(BaseModel):
     results: list[dict[str, Any]] | None = Field(
         None, description="Of an upload: the verdict on each file, as where some can be used."
     )
+    gates: dict[str, Any] | None = Field(
+        None, description="Of a promotion: what stands in the way, as `GET …/models/{model}/gates`."
+    )
     request_id: str | None = Field(None, description="Names this request in the logs.")
 
 
@@ -149,6 +152,18 @@ KINDS: Mapping[type[core.ShotlineError], Kind] = {
         "Can no longer be changed",
         "Make a new project where the list of classes has to change.",
     ),
+    errors.ProjectFrozen: Kind(
+        423,
+        "project-frozen",
+        "Changes are stopped",
+        "Have an admin lift the freeze: DELETE …/freeze. Predictions and rollbacks go on.",
+    ),
+    errors.GatesNotPassed: Kind(
+        409,
+        "gates",
+        "Gates not passed",
+        "See the version's gates; try again when they are done, or have an admin override them.",
+    ),
     core.Refused: Kind(409, "refused", "Refused", "Use what belongs together."),
     core.ArtifactMismatch: Kind(
         409,
@@ -211,6 +226,8 @@ def problem_of(error: core.ShotlineError) -> dict[str, Any]:
         problem["field"] = error.field
     if isinstance(error, errors.BadUpload) and error.results:
         problem["results"] = error.results
+    if isinstance(error, errors.GatesNotPassed):
+        problem["gates"] = error.gates
     return problem
 
 

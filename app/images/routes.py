@@ -26,6 +26,7 @@ from app.images.schemas import UPLOAD_BODY, ImageChange, ImageOut, UploadOut
 from app.images.thumbnails import MAX_SIZE, MIN_SIZE, thumbnail
 from app.projects import repository as projects
 from app.projects import service as project_service
+from app.projects.freeze import require_not_stopped
 from models.errors import BadImage, BadInput, BadName, StorageFull
 
 router = APIRouter(prefix="/v1", tags=["images"], route_class=Route)
@@ -53,6 +54,7 @@ def _bytes_of(media_type: str) -> dict[int | str, dict[str, Any]]:
         errors.BadReference,
         errors.Conflict,
         errors.Frozen,
+        errors.ProjectFrozen,
         errors.NotFound,
         errors.TooLarge,
         errors.UnsupportedType,
@@ -71,7 +73,9 @@ async def upload_images(
     Every file gets a verdict of its own. 422 where none can be used; then nothing is stored.
     """
     # Before the body is read: nobody should send a gigabyte to a project that is not there.
-    await gateway.read(lambda reader: project_service.get_project(reader, principal, project))
+    await gateway.read(
+        lambda reader: require_not_stopped(project_service.get_project(reader, principal, project))
+    )
     query = {name: request.query_params.getlist(name) for name in request.query_params}
     content_type = request.headers.get("content-type", "")
     body = await spool(request, gateway.settings.scratch_folder, room=gateway.disk.require_room)

@@ -25,6 +25,7 @@ from app.images.check import Checked, compare_again
 from app.images.incoming import IncomingFile
 from app.projects import class_list, service
 from app.projects import repository as projects
+from app.projects.freeze import require_not_stopped
 from models.classes import ClassSpec, class_spec, default_role, normalise_name
 from models.names import printable
 
@@ -95,8 +96,10 @@ def make_plan(
         BadReference: an unknown label, or an `ok` name that no file has.
         BadName: a label that cannot be a class's name, or one spelt in two ways.
         Frozen: an unknown label, and the project was tuned.
+        ProjectFrozen: all changes of the project are stopped.
     """
     project = service.get_project(reader, principal, project_id)
+    require_not_stopped(project)
     classes = {row.name_key: row.name for row in projects.classes(reader, [project_id])}
     labels = _labels(files)
     _refuse_unknown_ok(ok_names, {*labels, *classes})
@@ -156,7 +159,7 @@ def record(
 
     Raises:
         BadUpload, BadImage: nothing of the upload can be used; nothing is written.
-        NotFound, Frozen, Conflict: the project changed meanwhile.
+        NotFound, Frozen, ProjectFrozen, Conflict: the project changed meanwhile.
     """
     _require_usable(plan, checked)
     project = service.lock_project(session, principal, plan.project_id)

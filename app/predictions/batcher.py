@@ -34,11 +34,15 @@ log = structlog.get_logger(__name__)
 
 
 class Encoded(NamedTuple):
-    """What an image's own model says of it, and the seconds it waited and its batch took."""
+    """What an image's own model says of it, and the seconds it waited and its batch took.
+
+    `features` are the image's, for whoever else is to say something of it.
+    """
 
     probabilities: Float[np.ndarray, " n_classes"]
     queue: float
     encode: float
+    features: Float[np.ndarray, " embed_dim"] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,8 +253,8 @@ class Batcher:
             log.exception("scoring_failed", images=len(images))
             self._failed(images, error)
             return
-        for waiting, shares in zip(images, found, strict=True):
-            waiting.future.set_result(Encoded(shares, started - waiting.since, seconds))
+        for waiting, shares, own in zip(images, found, features, strict=True):
+            waiting.future.set_result(Encoded(shares, started - waiting.since, seconds, own))
 
     def _ended(self) -> None:
         with self._changed:

@@ -75,6 +75,17 @@ class PredictionMetrics:
             "Requests whose Idempotency-Key could not be remembered.",
             registry=registry,
         )
+        self.shadow = Counter(
+            "shotline_shadow_answers",
+            "Images that the candidate answered beside production; `same` decision and label.",
+            ("same",),
+            registry=registry,
+        )
+        self.shadow_failed = Counter(
+            "shotline_shadow_failed",
+            "Images that the candidate was to answer beside production and did not.",
+            registry=registry,
+        )
         self.models = Gauge(
             "shotline_models_resident", "Model versions in memory.", registry=registry
         )

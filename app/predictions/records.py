@@ -13,6 +13,8 @@ from typing import Any
 from uuid import UUID
 
 import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
 
 from app.core.database import Database
 from app.core.disk import Puts
@@ -22,6 +24,7 @@ from app.core.storage import keep_young
 from app.core.tables import PredictionRecord
 from app.predictions import repository
 from app.predictions.metrics import PredictionMetrics
+from app.shadow.scoring import Shadow, answers
 from models.errors import ShotlineError, StorageFull
 
 log = structlog.get_logger(__name__)
@@ -40,10 +43,21 @@ _KEPT_SHARE = 0.95
 
 @dataclass
 class NewRecord:
-    """A prediction to be recorded, and the image to be kept with it."""
+    """A prediction to be recorded, and the image to be kept with it.
+
+    Attributes:
+        values: the record.
+        image: to be kept.
+        shadow: what scores it by the candidate, until that is done.
+        only_if_differs: the image is kept where the candidate says something else.
+        beside: what the candidate said, as a row.
+    """
 
     values: dict[str, Any]
     image: bytes | None = None
+    shadow: Shadow | None = None
+    only_if_differs: bool = False
+    beside: dict[str, Any] | None = None
 
     @property
     def id(self) -> UUID:
@@ -68,7 +82,8 @@ class RecordWriter:
         self._pending: dict[UUID, NewRecord] = {}
         self._image_bytes = 0
         self._totals: dict[UUID, tuple[int, float]] = {}
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed, self._written = threading.Condition(lock), threading.Condition(lock)
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="records", daemon=True)
 
@@ -102,6 +117,11 @@ class RecordWriter:
         found = self._pending.get(prediction_id)
         return None if found is None else PredictionRecord(**found.values)
 
+    def wait_until_written(self, prediction_id: UUID, seconds: float) -> None:
+        """Wait until a prediction is in the database, or cannot be, or `seconds` are over."""
+        with self._written:
+            self._written.wait_for(lambda: prediction_id not in self._pending, seconds)
+
     def waits_for(self, version_id: UUID) -> bool:
         """Say whether a prediction by the version is not in the database yet."""
         with self._changed:
@@ -112,15 +132,19 @@ class RecordWriter:
     def _make_room(self, record: NewRecord) -> None:
         if record.image is None:
             return
-        if self._image_bytes + len(record.image) > self._settings.record_image_bytes:
+        room = self._settings.record_image_bytes
+        if record.only_if_differs:  # it may not be wanted: others that are have half of the room
+            room //= 2
+        if self._image_bytes + len(record.image) > room:
             record.image = None
-            self._metrics.images_lost.inc()
+            self._metrics.images_lost.inc(not record.only_if_differs)
         else:
             self._image_bytes += len(record.image)
 
     def _run(self) -> None:
         while batch := self._take():
             try:
+                self._score(batch)
                 self._keep_images(batch)
                 self._keep_quota(self._write(batch))
             except (Unavailable, StorageFull) as error:
@@ -145,6 +169,7 @@ class RecordWriter:
         with self._changed:
             for record in batch:
                 self._pending.pop(record.id, None)
+            self._written.notify_all()
             self._metrics.records_waiting.set(len(self._pending))
 
     def _try_again(self, batch: Sequence[NewRecord], error: ShotlineError) -> None:
@@ -156,6 +181,29 @@ class RecordWriter:
                 return
             self._waiting.extendleft(reversed(batch))
             self._changed.wait_for(lambda: self._stopping, _RETRY_SECONDS)
+
+    def _score(self, batch: Sequence[NewRecord]) -> None:
+        """Have the candidate answer what it is to answer; whatever happens, the records stay."""
+        asked = [(record, record.shadow) for record in batch if record.shadow is not None]
+        if not asked:
+            return
+        try:
+            found = answers([shadow for _, shadow in asked], [record.values for record, _ in asked])
+        except Exception:
+            log.exception("shadow_failed", images=len(asked))
+            self._metrics.shadow_failed.inc(len(asked))
+            found = []
+        for record, _ in asked:
+            record.shadow = None
+        for (record, _), beside in zip(asked, found, strict=False):
+            record.beside = beside
+            self._metrics.shadow.labels("no" if beside["differs"] else "yes").inc()
+        for record, _ in asked:
+            differs = record.beside is not None and record.beside["differs"]
+            if record.only_if_differs and not differs and record.image is not None:
+                with self._changed:
+                    self._image_bytes -= len(record.image)
+                record.image = None
 
     def _keep_images(self, batch: Sequence[NewRecord]) -> None:
         for record in batch:
@@ -212,8 +260,19 @@ class RecordWriter:
             self._forget([record])
 
     def _insert(self, batch: Sequence[NewRecord]) -> None:
+        beside = [record.beside for record in batch if record.beside is not None]
         with self._database.unit_of_work() as session:
             repository.add_all(session, [record.values for record in batch])
+            if beside:
+                self._insert_beside(session, beside)
+
+    def _insert_beside(self, session: Session, rows: Sequence[dict[str, Any]]) -> None:
+        try:
+            with session.begin_nested():
+                repository.add_shadows(session, rows)
+        except IntegrityError:  # the candidate was deleted meanwhile: the records stay
+            log.warning("shadow_not_kept", images=len(rows), exc_info=True)
+            self._metrics.shadow_failed.inc(len(rows))
 
     def _keep_quota(self, batch: Sequence[NewRecord]) -> None:
         added: dict[UUID, int] = {}

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Select, and_, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, aliased
 
 from app.core.tables import (
     Alias,
@@ -18,8 +18,10 @@ from app.core.tables import (
     PredictionRecord,
     Project,
     Serving,
+    ShadowAnswer,
+    Table,
 )
-from app.registry.service import PRODUCTION
+from app.registry.service import CANDIDATE, PRODUCTION
 
 # Names in one IN list; SQLite takes 32,766 at most.
 _MANY = 1000
@@ -35,10 +37,14 @@ class Version(NamedTuple):
 
 
 class Served(NamedTuple):
-    """What predictions need to know of a project."""
+    """What predictions need to know of a project.
+
+    `shadow` answers beside `production`, and its answers are only kept.
+    """
 
     keep_images: KeepImages
     production: Version | None
+    shadow: Version | None = None
 
 
 class Revision(NamedTuple):
@@ -85,6 +91,7 @@ def revision(session: Session) -> Revision:
 
 def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
     """Return every project, or those that changed after the revision `since`."""
+    beside, other = aliased(Alias), aliased(ModelVersion)
     query = (
         select(
             Project.id,
@@ -92,16 +99,36 @@ def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
             ModelVersion.id,
             ModelVersion.number,
             ModelVersion.artifact_sha256,
+            other.id,
+            other.number,
+            other.artifact_sha256,
         )
         .outerjoin(Alias, and_(Alias.project_id == Project.id, Alias.name == PRODUCTION))
         .outerjoin(ModelVersion, ModelVersion.id == Alias.version_id)
+        .outerjoin(
+            beside,
+            and_(
+                beside.project_id == Project.id,
+                beside.name == CANDIDATE,
+                Project.shadow.is_(True),
+            ),
+        )
+        .outerjoin(other, other.id == beside.version_id)
     )
     if since is not None:
         query = query.where(Project.revision > since)
     return {
-        project: Served(keep, None if found is None else Version(found, project, number, sha256))
-        for project, keep, found, number, sha256 in session.execute(query)
+        row[0]: Served(row[1], _version(row[0], *row[2:5]), _version(row[0], *row[5:8]))
+        for row in session.execute(query)
     }
+
+
+def _version(
+    project: UUID, found: UUID | None, number: int | None, sha256: str | None
+) -> Version | None:
+    if found is None or number is None or sha256 is None:
+        return None
+    return Version(found, project, number, sha256)
 
 
 def version(session: Session, version_id: UUID) -> Version | None:
@@ -130,9 +157,19 @@ def add_all(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
 
     A commit whose answer was lost with the connection may have happened: it is tried again.
     """
-    table = PredictionRecord.__table__
+    _insert_new(session, PredictionRecord, "id", rows)
+
+
+def add_shadows(session: Session, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert what the candidate said of predictions; see `add_all`."""
+    _insert_new(session, ShadowAnswer, "prediction_id", rows)
+
+
+def _insert_new(
+    session: Session, table: type[Table], key: str, rows: Sequence[Mapping[str, Any]]
+) -> None:
     insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).on_conflict_do_nothing(index_elements=["id"])  # type: ignore[arg-type]
+    statement = insert(table).on_conflict_do_nothing(index_elements=[key])
     session.execute(statement, [dict(row) for row in rows])
 
 

@@ -34,6 +34,7 @@ from app.predictions.model import ResidentModel
 from app.predictions.records import NewRecord, RecordWriter
 from app.predictions.resident import ModelCache
 from app.predictions.schemas import ModelRef, PredictionOut, shown_decision
+from app.shadow.scoring import Shadow, shadow_of
 from models.decision import Decision, decide
 from models.errors import ShotlineError
 from models.imaging import PixelSpec
@@ -274,8 +275,25 @@ class Predictions:
                 "total": time.monotonic() - started,
             },
         )
-        self._record(answer, image, ride.data, question)
+        self._record(answer, image, ride.data, question, self._beside(model, encoded))
         return answer
+
+    def _beside(self, model: ResidentModel, encoded: Encoded) -> Shadow | None:
+        """Return what has the candidate answer as well; None where it is not to, or cannot."""
+        try:
+            served = self.models.project(model.project_id)
+            wanted, production = served.shadow, served.production
+            if wanted is None or production is None or production.id != model.id:
+                return None
+            candidate = None if wanted.id == model.id else self.models.resident(wanted.id)
+            if candidate is not None:
+                return shadow_of(candidate, model, encoded.features)
+            if wanted.id != model.id:
+                self.models.load(wanted)  # another thread reads it; this image goes without
+        except Exception:  # the line has its answer, whatever ails the candidate
+            log.exception("shadow_failed", images=1)
+            self.metrics.shadow_failed.inc()
+        return None
 
     def _batcher_for(self, model: ResidentModel) -> Batcher:
         return self.int8(model.digest) or self.batcher
@@ -329,7 +347,12 @@ class Predictions:
             future.cancel()
 
     def _record(
-        self, answer: PredictionOut, image: IncomingImage, data: bytes, question: Question
+        self,
+        answer: PredictionOut,
+        image: IncomingImage,
+        data: bytes,
+        question: Question,
+        shadow: Shadow | None,
     ) -> None:
         self.metrics.decisions.labels(answer.decision).inc()
         log.info(
@@ -341,7 +364,16 @@ class Predictions:
         )
         keep = self.models.project(question.model.project_id).keep_images
         wanted = keep == "all" or (keep == "undecidable" and answer.decision == "undecidable")
-        self.records.add(NewRecord(_values(answer, image, question), data if wanted else None))
+        # Where the two differ is where somebody will want to look.
+        perhaps = not wanted and shadow is not None and keep == "undecidable"
+        self.records.add(
+            NewRecord(
+                _values(answer, image, question),
+                data if wanted or perhaps else None,
+                shadow,
+                only_if_differs=perhaps,
+            )
+        )
 
 
 async def _loaded(future: Future[ResidentModel]) -> ResidentModel:

@@ -9,7 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from app.core.errors import Duplicate
-from app.core.jobs import FINAL, KINDS
+from app.core.jobs import BATCHES, FINAL, TUNINGS
 from app.core.tables import Image, Project, ProjectClass, Serving, Split, Tuning
 
 
@@ -107,12 +107,14 @@ def tuned(session: Session, project_ids: Iterable[UUID]) -> set[UUID]:
 
 
 def unfinished_job(session: Session, project_id: UUID) -> str | None:
-    """Return what of the project is queued or running: `tuning`, `batch`, or nothing."""
-    for jobs in KINDS:
-        row = jobs.table
+    """Return what of the project is queued or running: `tuning`, `batch`, or nothing.
+
+    A run of gates is nobody's wish and holds up nothing: it ends with its project.
+    """
+    for noun, row in ((TUNINGS.noun, TUNINGS.table), (BATCHES.noun, BATCHES.table)):
         found = exists().where(row.project_id == project_id, row.state.not_in(FINAL))
         if session.scalar(select(found)):
-            return jobs.noun
+            return noun
     return None
 
 

@@ -6,17 +6,27 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response, status
 
 from app.core.database import after_commit
-from app.core.errors import Conflict, Duplicate, Forbidden, Frozen, NotFound
+from app.core.errors import (
+    BadReference,
+    Conflict,
+    Duplicate,
+    Forbidden,
+    Frozen,
+    NotFound,
+    ProjectFrozen,
+)
 from app.http.authentication import Admin, Engineer, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
 from app.http.problems import responses
 from app.http.routing import Route
-from app.projects import class_list, service
+from app.projects import class_list, freeze, service
 from app.projects.schemas import (
     ClassChange,
     ClassIn,
     ClassOrder,
+    FreezeIn,
+    FreezeOut,
     ProjectChange,
     ProjectIn,
     ProjectOut,
@@ -78,12 +88,17 @@ def show(project: UUID, principal: Viewer, session: ReaderDep) -> ProjectOut:
     "/{project}",
     tags=["projects"],
     summary="Change a project",
-    responses=responses(BadInput, BadName, BadView, Duplicate, Forbidden, NotFound),
+    responses=responses(
+        BadInput, BadName, BadReference, BadView, Duplicate, Forbidden, NotFound, ProjectFrozen
+    ),
 )
 def change(
     project: UUID, body: ProjectChange, principal: Engineer, session: SessionDep
 ) -> ProjectOut:
-    """Change what is given; what is left out or null stays. Only an admin changes `retention`."""
+    """Change what is given; what is left out or null stays.
+
+    Only an admin changes `retention` and `gates`.
+    """
     changed = service.change_project(
         session,
         principal,
@@ -92,6 +107,7 @@ def change(
         view=body.view,
         keep_images=body.keep_images,
         retention=None if body.retention is None else body.retention.given(),
+        gates=None if body.gates is None else body.gates.given(),
     )
     return ProjectOut.of(changed)
 
@@ -107,6 +123,37 @@ def delete(project: UUID, principal: Admin, session: SessionDep, gateway: Gatewa
     """Delete a project with its images, tunings, versions, predictions and keys."""
     service.delete_project(session, principal, project)
     after_commit(session, gateway.keys.refresh)
+
+
+@router.put(
+    "/{project}/freeze",
+    tags=["projects"],
+    summary="Stop all changes",
+    responses=responses(BadName, Forbidden, NotFound),
+)
+def start_freeze(
+    project: UUID, body: FreezeIn, principal: Engineer, session: SessionDep
+) -> FreezeOut:
+    """Stop uploads, labels, tunings, promotions, deletions and settings, until an admin lifts it.
+
+    Predictions, feedback and the rollback of `production` go on. Where changes are stopped already,
+    that stands as it is.
+    """
+    stored = freeze.freeze(session, principal, project, body.reason).stored
+    assert stored is not None  # noqa: S101 - it was just made
+    return FreezeOut(**stored)
+
+
+@router.delete(
+    "/{project}/freeze",
+    status_code=status.HTTP_204_NO_CONTENT,
+    tags=["projects"],
+    summary="Let changes be made again",
+    responses=responses(Forbidden, NotFound),
+)
+def end_freeze(project: UUID, principal: Admin, session: SessionDep) -> None:
+    """Let changes be made again; nothing happens where they may be."""
+    freeze.lift(session, principal, project)
 
 
 @router.post(

@@ -1,13 +1,14 @@
 """Projects and classes as JSON."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from app.core.settings import MOST_DAYS
 from app.core.tables import KeepImages, Split
+from app.projects.gate_policy import Floor, Inconclusive, Margin
 from app.projects.service import ClassView, ProjectView, view_of
 from models.classes import ClassSpec, Role, class_spec
 from models.imaging import DECODER_VERSION, View
@@ -176,6 +177,51 @@ class Retention(BaseModel):
         return self.model_dump(exclude_unset=True)
 
 
+class GateRules(BaseModel):
+    """What a version has to show before it is promoted; what is null is as the box's settings say.
+
+    See `GET /v1/models/{model}/gates`.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"margin": 0.03, "floors": {"傷": 0.9}}]}
+    )
+
+    enabled: bool | None = Field(None, description="Gates stand before `production`.")
+    margin: Margin | None = Field(
+        None, description="So much macro accuracy may be lost, and it still counts as not worse."
+    )
+    inconclusive: Inconclusive | None = Field(
+        None, description="Whether what the images are too few for stands in the way."
+    )
+    floors: dict[str, Floor] | None = Field(
+        None, max_length=1000, description="The least accuracy of a class, by its name."
+    )
+
+    def given(self) -> dict[str, Any]:
+        """Return what the caller gave."""
+        return self.model_dump(exclude_unset=True)
+
+
+class FreezeOut(BaseModel):
+    """Who stopped all changes, when and why."""
+
+    reason: str = Field(examples=["customer audit"])
+    at: datetime
+    by: UUID | None = Field(None, description="The API key.")
+    name: str = Field(description="The key's name at that time.", examples=["night shift"])
+
+
+class FreezeIn(BaseModel):
+    """Why all changes are to stop."""
+
+    model_config = ConfigDict(
+        extra="forbid", json_schema_extra={"examples": [{"reason": "customer audit"}]}
+    )
+
+    reason: str = Field(max_length=500, examples=["customer audit"])
+
+
 class ProjectChange(BaseModel):
     """What to change of a project; a new view counts from the next tuning."""
 
@@ -190,6 +236,7 @@ class ProjectChange(BaseModel):
     view: View | None = None
     keep_images: KeepImages | None = None
     retention: Retention | None = None
+    gates: GateRules | None = None
 
 
 class ProjectOut(BaseModel):
@@ -204,6 +251,11 @@ class ProjectOut(BaseModel):
     view: View = Field(examples=[_VIEW])
     keep_images: KeepImages = Field(examples=["undecidable"])
     retention: Retention
+    gates: GateRules = Field(description="Those that are not the box's.")
+    shadow: bool = Field(
+        description="The candidate answers beside production; its answers count for nothing."
+    )
+    freeze: FreezeOut | None = Field(None, description="All changes are stopped.")
     created_at: datetime
 
     @classmethod
@@ -218,5 +270,8 @@ class ProjectOut(BaseModel):
             view=view_of(row),
             keep_images=row.keep_images,
             retention=Retention(**row.retention),
+            gates=GateRules(**row.gates),
+            shadow=row.shadow,
+            freeze=None if row.frozen is None else FreezeOut(**row.frozen),
             created_at=row.created_at,
         )

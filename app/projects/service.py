@@ -13,6 +13,8 @@ from app.core.access import Principal
 from app.core.errors import Conflict, Duplicate, NotFound
 from app.core.tables import KeepImages, Project, ProjectClass, Split
 from app.projects import repository
+from app.projects.freeze import require_not_stopped
+from app.projects.gate_policy import changed_rules
 from models.classes import normalise_name
 from models.errors import BadView
 from models.imaging import DECODER_VERSION, View
@@ -101,12 +103,20 @@ def get_project(session: Session, principal: Principal, project_id: UUID) -> Pro
     return project
 
 
-def lock_project(session: Session, principal: Principal, project_id: UUID) -> Project:
-    """Return the project with other writers of it held back; see `get_project`."""
+def lock_project(
+    session: Session, principal: Principal, project_id: UUID, *, frozen_too: bool = False
+) -> Project:
+    """Return the project with other writers of it held back; see `get_project`.
+
+    Raises:
+        ProjectFrozen: all changes of it are stopped, and this is one (not `frozen_too`).
+    """
     principal.require_project(project_id, "project", project_id)
     project = repository.lock(session, project_id)
     if project is None:
         raise NotFound.of("project", project_id)
+    if not frozen_too:
+        require_not_stopped(project)
     return project
 
 
@@ -119,17 +129,24 @@ def change_project(
     view: View | None = None,
     keep_images: KeepImages | None = None,
     retention: Mapping[str, int | Literal["default"] | None] | None = None,
+    gates: Mapping[str, Any] | None = None,
 ) -> ProjectView:
     """Change what is given. A new view counts from the next tuning.
 
     Raises:
         NotFound, BadName, Duplicate: as above.
-        Forbidden: `retention`, which deletes, by other than an admin.
+        Forbidden: `retention`, which deletes, or `gates`, which keep the line safe, by other than
+            an admin.
+        BadReference: a floor for a class that the project has not.
+        ProjectFrozen: all changes of the project are stopped.
     """
-    if retention is not None:
+    if retention is not None or gates is not None:
         principal.require_role("admin")
     project = lock_project(session, principal, project_id)
     before = _recorded(project)
+    if gates is not None:
+        names = [row.name for row in repository.classes(session, [project_id])]
+        project.gates = changed_rules(project.gates, gates, names)
     if retention is not None:
         rules = {**project.retention, **retention}
         project.retention = {name: days for name, days in rules.items() if days != "default"}
@@ -194,7 +211,7 @@ def _describe_all(session: Session, rows: Sequence[Project]) -> list[ProjectView
 
 
 def _recorded(project: Project) -> dict[str, Any]:
-    return audit.columns(project, "name", "view", "keep_images", "retention")
+    return audit.columns(project, "name", "view", "keep_images", "retention", "gates")
 
 
 def _name_taken(name: str) -> Duplicate:

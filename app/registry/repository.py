@@ -117,9 +117,12 @@ def move_page(
 
 
 def was_ever_named(session: Session, version_id: UUID) -> bool:
-    """Say whether an alias names or ever named the version."""
+    """Say whether an alias names or ever named the version by somebody's wish.
+
+    What a tuning made the candidate goes with its alias.
+    """
     named = or_(AliasMove.to_version_id == version_id, AliasMove.from_version_id == version_id)
-    return bool(session.scalar(select(exists().where(named))))
+    return bool(session.scalar(select(exists().where(named, AliasMove.automatic.is_(False)))))
 
 
 def has_predictions(session: Session, version_id: UUID) -> bool:

@@ -1,23 +1,28 @@
 """`/v1/models`, and below a project its models, aliases and rollback."""
 
+import time
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Header, Query, Response, status
+import anyio
+from fastapi import APIRouter, Body, Header, Query, Request, Response, status
 
 from app.core import errors
 from app.core.database import after_commit
 from app.http.authentication import Admin, Engineer, Viewer
 from app.http.gateway import GatewayDep, ReaderDep, SessionDep
 from app.http.pagination import Page, PageDep
-from app.http.problems import responses
+from app.http.problems import problem_response, request_id, responses
 from app.http.routing import Route
 from app.predictions.provider import PredictionsDep
-from app.registry import service
+from app.registry import gates, promotion, service
+from app.registry.gate_schemas import GatesOut
 from app.registry.schemas import AliasIn, AliasOut, ModelOut, MoveOut, ReportOut, RollbackIn
 from models.errors import BadName
 
 router = APIRouter(prefix="/v1", tags=["models"], route_class=Route)
+
+_LOOK_SECONDS = 0.5
 
 # Nothing is loaded and nothing is run, whatever a class is called.
 _REPORT_POLICY = (
@@ -107,6 +112,49 @@ def artifact(model: UUID, principal: Viewer, session: ReaderDep, gateway: Gatewa
 
 
 @router.get(
+    "/models/{model}/gates",
+    summary="A version's gates",
+    responses=responses(errors.NotFound),
+)
+async def show_gates(
+    model: UUID,
+    principal: Viewer,
+    gateway: GatewayDep,
+    wait: Annotated[
+        float, Query(ge=0, le=300, description="Seconds to wait for a run that is under way.")
+    ] = 0,
+) -> GatesOut:
+    """Show what stands between a version and production, with the numbers."""
+    give_up_at = time.monotonic() + wait
+    while True:
+        shown = await gateway.read(
+            lambda reader: GatesOut.of(gates.look(reader, principal, model, gateway.settings.gates))
+        )
+        if shown.state not in {"queued", "running"} or time.monotonic() >= give_up_at:
+            return shown
+        await anyio.sleep(_LOOK_SECONDS)
+
+
+@router.post(
+    "/models/{model}/gates",
+    status_code=status.HTTP_202_ACCEPTED,
+    summary="Run a version's gates",
+    responses=responses(errors.Forbidden, errors.NotFound, errors.ProjectFrozen),
+)
+def run_gates(
+    model: UUID, principal: Engineer, session: SessionDep, gateway: GatewayDep
+) -> GatesOut:
+    """Measure a version against what is in production now, on the images as they are now.
+
+    A tuning that succeeds does it by itself. Nothing is started where it is under way.
+    """
+    found = gates.start(
+        session, principal, model, settings=gateway.settings.gates, queue=gateway.queue
+    )
+    return GatesOut.of(found)
+
+
+@router.get(
     "/projects/{project}/aliases",
     summary="List a project's aliases",
     responses=responses(errors.NotFound),
@@ -119,7 +167,10 @@ def list_aliases(project: UUID, principal: Viewer, session: ReaderDep) -> list[A
 @router.put(
     "/projects/{project}/aliases/{alias}",
     summary="Promote a version",
-    responses=responses(BadName, errors.Forbidden, errors.NotFound),
+    response_model=AliasOut,
+    responses=responses(
+        BadName, errors.Forbidden, errors.GatesNotPassed, errors.NotFound, errors.ProjectFrozen
+    ),
 )
 def promote(
     project: UUID,
@@ -127,13 +178,34 @@ def promote(
     body: AliasIn,
     principal: Engineer,
     session: SessionDep,
+    gateway: GatewayDep,
     predictions: PredictionsDep,
-) -> AliasOut:
+    request: Request,
+) -> AliasOut | Response:
     """Let an alias name a version; `production` is what predictions are answered by.
 
-    This gateway serves it from the answer on, others within a second.
+    That needs to have passed its gates: else the answer says what stands in the way, and starts
+    them where they were not run. This gateway serves it from the answer on, others within a second.
     """
-    found = service.promote(session, principal, project, alias, body.version, reason=body.reason)
+    try:
+        found = promotion.promote(
+            session,
+            principal,
+            project,
+            alias,
+            body.version,
+            settings=gateway.settings.gates,
+            reason=body.reason,
+            override=body.override,
+        )
+    except errors.GatesNotPassed as error:
+        model = UUID(error.gates["model"])
+        if error.gates["state"] in {None, "failed", "cancelled"}:
+            gates.start(
+                session, principal, model, settings=gateway.settings.gates, queue=gateway.queue
+            )
+        # Answered and not raised: the transaction that starts them is to be committed.
+        return problem_response(error, request_id(request))
     after_commit(session, predictions.models.refresh)
     return AliasOut.of(found)
 

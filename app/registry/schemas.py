@@ -107,6 +107,14 @@ class AliasIn(BaseModel):
 
     version: Version
     reason: Reason = None
+    override: Annotated[
+        str | None,
+        Field(
+            max_length=500,
+            description="Of an admin: why the version is promoted although its gates say no; kept.",
+            examples=["the camera was moved, and the old version sees nothing any more"],
+        ),
+    ] = None
 
 
 class RollbackIn(BaseModel):
@@ -151,6 +159,12 @@ class MoveOut(BaseModel):
     to_model: UUID = Field(examples=[_VERSION])
     moved_by: UUID | None = Field(None, description="The API key.", examples=[_KEY])
     reason: str | None = Field(None, examples=["passed the night shift"])
+    automatic: bool = Field(description="A tuning made the version, and it became `candidate`.")
+    override: str | None = Field(
+        None,
+        description="Why an admin promoted it although its gates said no.",
+        examples=["the camera was moved"],
+    )
     moved_at: datetime
 
     @classmethod
@@ -164,6 +178,8 @@ class MoveOut(BaseModel):
             to_model=row.to_version_id,
             moved_by=row.moved_by,
             reason=row.reason,
+            automatic=row.automatic,
+            override=row.override,
             moved_at=row.moved_at,
         )
 

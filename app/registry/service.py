@@ -11,14 +11,16 @@ from sqlalchemy.orm import Session
 from app.core import audit
 from app.core.access import Principal
 from app.core.errors import Conflict, NotFound
-from app.core.tables import Alias, AliasMove, ModelVersion, MoveKind, Tuning
+from app.core.tables import Alias, AliasMove, ModelVersion, MoveKind, Project, Tuning
 from app.projects import repository as project_rows
 from app.projects import service as projects
 from app.registry import repository
 from models.errors import BadName
 from models.names import clean_text
 
-PRODUCTION = "production"
+PRODUCTION, CANDIDATE = "production", "candidate"
+# What gateways serve, or let answer beside it.
+_SERVED = {PRODUCTION, CANDIDATE}
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -86,6 +88,14 @@ def add_version(session: Session, tuning: Tuning, new: NewVersion) -> ModelVersi
         session, "version.add", version.id, project=version.project_id, after=_recorded(version)
     )
     return version
+
+
+def become_candidate(session: Session, version: ModelVersion) -> None:
+    """Let `candidate` name what a tuning has just made, unless the project is frozen."""
+    project = session.get_one(Project, version.project_id)
+    now = repository.alias(session, version.project_id, CANDIDATE)
+    if project.frozen is None:
+        _move(session, None, now, version, CANDIDATE, "promote", "tuned", automatic=True)
 
 
 def get_version(session: Session, principal: Principal, version_id: UUID) -> VersionView:
@@ -204,12 +214,16 @@ def promote(
     number: int,
     *,
     reason: str | None = None,
+    override: str | None = None,
 ) -> AliasView:
     """Let the alias `name` stand for version `number`; nothing happens where it does already.
+
+    Whether it may is for `app.registry.promotion` to say.
 
     Raises:
         NotFound: no such project or version, or not for this key.
         BadName: no alias can be called that, or an unusable reason.
+        ProjectFrozen: all changes of the project are stopped.
     """
     projects.lock_project(session, principal, project_id)
     version = repository.by_number(session, project_id, number)
@@ -218,7 +232,7 @@ def promote(
     now = repository.alias(session, project_id, _alias(name))
     if now is not None and now.version_id == version.id:
         return AliasView(now, version)
-    return _move(session, principal, now, version, name, "promote", reason)
+    return _move(session, principal, now, version, name, "promote", reason, override=override)
 
 
 def rollback(
@@ -231,12 +245,14 @@ def rollback(
 ) -> AliasView:
     """Undo the last promotion that is not yet undone; again goes back one further.
 
+    A freeze does not hold it up: a line must always be able to go back to what it knows.
+
     Raises:
         NotFound: no such project, or not for this key.
         BadName: no alias can be called that, or an unusable reason.
         Conflict: nothing came before.
     """
-    projects.lock_project(session, principal, project_id)
+    projects.lock_project(session, principal, project_id, frozen_too=name == PRODUCTION)
     now = repository.alias(session, project_id, _alias(name))
     history = standing_promotions(repository.moves(session, project_id, name))
     if len(history) < 2:
@@ -256,28 +272,37 @@ def standing_promotions(moves: Sequence[AliasMove]) -> list[UUID]:
     for move in moves:
         if move.kind == "promote":
             standing.append(move.to_version_id)
-        else:
+        elif standing:  # what it undoes may be gone, with a candidate that was deleted
             standing.pop()
     return standing
 
 
 def _move(
     session: Session,
-    principal: Principal,
+    principal: Principal | None,
     now: Alias | None,
     version: ModelVersion,
     name: str,
     kind: MoveKind,
     reason: str | None,
+    *,
+    override: str | None = None,
+    automatic: bool = False,
 ) -> AliasView:
+    given = {"reason": reason, "override": override}
+    said = {
+        field: None if text is None else clean_text(text, field, max_length=500)
+        for field, text in given.items()
+    }
     record = AliasMove(
         project_id=version.project_id,
         alias=name,
         kind=kind,
         from_version_id=None if now is None else now.version_id,
         to_version_id=version.id,
-        moved_by=principal.key_id,
-        reason=None if reason is None else clean_text(reason, "reason", max_length=500),
+        moved_by=None if principal is None else principal.key_id,
+        automatic=automatic,
+        **said,
     )
     audit.record(
         session,
@@ -285,10 +310,10 @@ def _move(
         name,
         project=version.project_id,
         before=None if now is None else _named(repository.get(session, now.version_id)),
-        after=_named(version) | {"reason": record.reason},
+        after=_named(version) | {"reason": record.reason} | _overridden(record),
     )
     moved = repository.move(session, record)
-    if name == PRODUCTION:
+    if name in _SERVED:
         project_rows.note_change(session, version.project_id)
     return AliasView(moved, version)
 
@@ -299,6 +324,10 @@ def _recorded(version: ModelVersion) -> dict[str, Any]:
 
 def _named(version: ModelVersion | None) -> dict[str, Any]:
     return {} if version is None else {"version": version.number, "model": version.id}
+
+
+def _overridden(move: AliasMove) -> dict[str, Any]:
+    return {} if move.override is None else {"override": move.override}
 
 
 def _alias(name: str) -> str:

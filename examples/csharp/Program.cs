@@ -88,6 +88,7 @@ namespace Shotline.Example
             Console.WriteLine(FormattableString.Invariant($"Version {version}: macro accuracy {accuracy:F3}"));
             if (accuracy >= promoteFrom)
             {
+                await client.WaitForGatesAsync(model).ConfigureAwait(false);
                 await client.PromoteAsync(project, version).ConfigureAwait(false);
                 Console.WriteLine($"Version {version} is in production.");
             }

@@ -259,7 +259,21 @@ namespace Shotline.Example
             return found.GetProperty("accuracy").GetProperty("macro").GetProperty("value").GetDouble();
         }
 
-        /// <summary>Puts a version into production.</summary>
+        /// <summary>Waits until a version was measured beside what it is to replace.</summary>
+        public async Task WaitForGatesAsync(string model)
+        {
+            while (true)
+            {
+                JsonElement now = await CallAgainAsync(() => CallAsync(HttpMethod.Get, $"v1/models/{model}/gates?wait=20")).ConfigureAwait(false);
+                string state = now.GetProperty("state").GetString();
+                if (state != "queued" && state != "running")
+                {
+                    return;
+                }
+            }
+        }
+
+        /// <summary>Puts a version into production; one that does not pass its gates is refused, with the numbers.</summary>
         public Task PromoteAsync(string project, int version)
         {
             var body = new Dictionary<string, object> { ["version"] = version };

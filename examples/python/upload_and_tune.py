@@ -190,6 +190,10 @@ def run(
     )
     if promote_from is not None and macro["value"] >= promote_from:
         path = f"/v1/projects/{project['id']}/aliases/production"
+        # What a version is to replace is measured beside it first; a refusal says by how much.
+        gates = f"/v1/models/{model['id']}/gates"
+        while call(client, "GET", gates, params={"wait": 20})["state"] in {"queued", "running"}:
+            pass
         reason = f"macro accuracy is at least {promote_from}"
         call(client, "PUT", path, json={"version": model["version"], "reason": reason})
         print(f"Version {model['version']} is in production.")

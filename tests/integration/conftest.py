@@ -21,6 +21,7 @@ from app.core.queue import InMemoryQueue, TaskQueue
 from app.core.settings import (
     BackboneSettings,
     DatabaseSettings,
+    GateSettings,
     LimitSettings,
     ServerSettings,
     Settings,
@@ -152,6 +153,7 @@ def settings(
         database=DatabaseSettings(url=SecretStr(database_url), busy_timeout=2.0),
         limits=limits,
         backbone=backbone_settings,
+        gates=GateSettings(enabled=False),  # they have tests of their own
     )
 
 

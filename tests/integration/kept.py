@@ -18,10 +18,14 @@ from app.core.tables import (
     Batch,
     BatchImage,
     BatchPart,
+    Feedback,
+    GateRun,
     Image,
     PredictionRecord,
     Project,
     ProjectClass,
+    Review,
+    ShadowAnswer,
     Snapshot,
     SnapshotImage,
     Tuning,
@@ -95,8 +99,35 @@ def _project(
         session.add_all(_jobs(storage, project.id, snapshot.id, versions[0].id))
         for version in (1, 2):
             registry.promote(session, BOX, project.id, "production", version, reason="it is better")
-        session.add(_prediction(storage, project.id, versions[1].id, artifacts[1].digest))
+        made = _prediction(storage, project.id, versions[1].id, artifacts[1].digest)
+        session.add(made)
+        session.flush()
+        session.add_all(_looked_at(project.id, versions[0].id, made.id, images[0].id))
         return project.id
+
+
+def _looked_at(
+    project: UUID, version: UUID, prediction: UUID, image: UUID
+) -> list[GateRun | ShadowAnswer | Feedback | Review]:
+    return [
+        GateRun(
+            project_id=project, version_id=version, state="succeeded", attempt=1,
+            finished_at=utc_now(), result={"images": 2},
+        ),
+        ShadowAnswer(
+            prediction_id=prediction, project_id=project, version_id=version, decision="ok",
+            label="good", probability=0.7, probabilities=[], differs=True,
+        ),
+        Feedback(
+            prediction_id=prediction, project_id=project, label="傷", note="seen twice",
+            replaced_at=utc_now(),
+        ),
+        Feedback(prediction_id=prediction, project_id=project, label="good"),
+        Review(
+            prediction_id=prediction, project_id=project, action="relabel", label="good",
+            image_id=image,
+        ),
+    ]  # fmt: skip
 
 
 def _jobs(

@@ -10,7 +10,7 @@ IDS = {
     name: f"00000000000070008000{number:012x}"
     for number, name in enumerate(
         ("project", "key", "class", "snapshot", "image", "tuning", "version", "move", "prediction",
-         "batch", "running"),
+         "batch", "running", "gate", "feedback"),
         start=1,
     )
 }  # fmt: skip
@@ -80,6 +80,22 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     },
     "0005": {
         "projects": """UPDATE projects SET retention = '{{"predictions_days":365}}'""",
+    },
+    "0008": {
+        "projects": """UPDATE projects SET gates = '{{"margin":0.03}}', shadow = true,"""
+        """ frozen = '{{"reason":"audit"}}'""",
+        "alias_moves": "UPDATE alias_moves SET automatic = true, override = 'the line stands'",
+        "gate_runs": "INSERT INTO gate_runs (id, project_id, version_id, state, attempt, losses,"
+        " cancel_requested, result, created_at, queued_at, finished_at) VALUES ('{gate}',"
+        """ '{project}', '{version}', 'succeeded', 1, 0, false, '{{"images":1}}', '{time}',"""
+        " '{time}', '{time}')",
+        "shadow_answers": "INSERT INTO shadow_answers (prediction_id, project_id, version_id,"
+        " decision, label, probability, probabilities, differs) VALUES ('{prediction}',"
+        " '{project}', '{version}', 'ok', 'good', 0.7, '[]', true)",
+        "feedback": "INSERT INTO feedback (id, prediction_id, project_id, label, note, given_at)"
+        " VALUES ('{feedback}', '{prediction}', '{project}', '傷', 'seen', '{time}')",
+        "reviews": "INSERT INTO reviews (prediction_id, project_id, action, label, image_id,"
+        " reviewed_at) VALUES ('{prediction}', '{project}', 'keep', '傷', '{image}', '{time}')",
     },
 }
 

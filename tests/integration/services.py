@@ -83,6 +83,7 @@ def environment_of(settings: Settings, redis_url: str) -> dict[str, str]:
         "SHOTLINE_TUNING_LEASE_SECONDS": str(settings.tuning.lease_seconds),
         "SHOTLINE_TUNING_HEARTBEAT_SECONDS": str(settings.tuning.heartbeat_seconds),
         "SHOTLINE_TUNING_REAP_SECONDS": str(settings.tuning.reap_seconds),
+        "SHOTLINE_GATES_ENABLED": str(settings.gates.enabled),
         "SHOTLINE_TUNING_NICE": "0",  # a busy machine must not starve what a test waits for
         "SHOTLINE_LOG_FORMAT": "json",
     }

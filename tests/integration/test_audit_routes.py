@@ -46,6 +46,7 @@ class World:
     client: TestClient
     served: Served
     spare_model: UUID
+    add_version: Callable[[UUID], UUID]
 
     @property
     def project(self) -> str:
@@ -69,6 +70,18 @@ class World:
     def post(self, address: str, archive: bytes) -> Response:
         headers = {"content-type": "application/zip"}
         return self.client.post(address, content=archive, headers=headers)
+
+    def judged(self) -> tuple[str, str]:
+        """Return a fresh project that has decided on an image and kept it, and that prediction."""
+        address = self.fresh()
+        self.client.patch(address, json={"keep_images": "all"})
+        project = UUID(address.rpartition("/")[2])
+        self.add_version(project)
+        serving.promote(self.client, project, 1)
+        png = {"content-type": "image/png"}
+        image = tiny.photograph(0, 500)
+        made = self.client.post(f"{address}/predict", content=image, headers=png)
+        return address, f"/v1/predictions/{made.json()['prediction_id']}"
 
     def ids(self, address: str) -> list[str]:
         return [entry["id"] for entry in self.client.get(address).json()["items"]]
@@ -170,6 +183,42 @@ def rolled_back(world: World) -> Prepared:
     return lambda: world.client.post(f"{world.project}/rollback", json={"reason": "false alarms"})
 
 
+def gates_run(world: World) -> Prepared:
+    return lambda: world.client.post(f"/v1/models/{world.spare_model}/gates")
+
+
+def frozen(world: World) -> Prepared:
+    address = f"{world.fresh()}/freeze"
+    return lambda: world.client.put(address, json={"reason": "customer audit"})
+
+
+def thawed(world: World) -> Prepared:
+    address = f"{world.fresh()}/freeze"
+    world.client.put(address, json={"reason": "customer audit"})
+    return lambda: world.client.delete(address)
+
+
+def shadow_switched(world: World) -> Prepared:
+    return lambda: world.client.put(f"{world.project}/shadow", json={"enabled": True})
+
+
+def feedback_given(world: World) -> Prepared:
+    _, prediction = world.judged()
+    return lambda: world.client.post(f"{prediction}/feedback", json={"label": "scratch"})
+
+
+def reviewed(world: World) -> Prepared:
+    _, prediction = world.judged()
+    body = {"action": "relabel", "label": "good"}
+    return lambda: world.client.post(f"{prediction}/review", json=body)
+
+
+def tuned_again(world: World) -> Prepared:
+    address, prediction = world.judged()
+    world.client.post(f"{prediction}/review", json={"action": "relabel", "label": "good"})
+    return lambda: world.client.post(f"{address}/review/tune", json={})
+
+
 def batch_started(world: World) -> Prepared:
     return world.batch
 
@@ -204,6 +253,13 @@ REQUESTS: dict[str, Callable[[World], Prepared]] = {
     "DELETE /v1/models/{model}": model_deleted,
     "PUT /v1/projects/{project}/aliases/{alias}": promoted,
     "POST /v1/projects/{project}/rollback": rolled_back,
+    "POST /v1/models/{model}/gates": gates_run,
+    "PUT /v1/projects/{project}/freeze": frozen,
+    "DELETE /v1/projects/{project}/freeze": thawed,
+    "PUT /v1/projects/{project}/shadow": shadow_switched,
+    "POST /v1/predictions/{prediction}/feedback": feedback_given,
+    "POST /v1/predictions/{prediction}/review": reviewed,
+    "POST /v1/projects/{project}/review/tune": tuned_again,
     "POST /v1/projects/{project}/batches": batch_started,
     "POST /v1/batches/{batch}/cancel": batch_cancelled,
     "DELETE /v1/batches/{batch}": batch_deleted,
@@ -216,7 +272,11 @@ def world(
 ) -> World:
     served = serving.serve(client, database, storage, artifacts[0])
     (spare,) = serving.add_versions(database, storage, served.project, artifacts[1:2])
-    return World(client, served, spare)
+
+    def add_version(project: UUID) -> UUID:
+        return serving.add_versions(database, storage, project, artifacts[:1])[0]
+
+    return World(client, served, spare, add_version)
 
 
 @contextmanager

@@ -48,6 +48,8 @@ OTHERS = {
 BODIES = {
     "PATCH /v1/images/{image}": {"label": "good"},
     "POST /v1/keys": {"name": "x", "role": "viewer"},
+    "POST /v1/predictions/{prediction}/feedback": {"label": "good"},
+    "POST /v1/predictions/{prediction}/review": {"action": "keep"},
     "POST /v1/projects": {"name": "x"},
 }
 SAFE = {

@@ -94,6 +94,7 @@ def test_a_life_of_a_worker(
 ) -> None:
     """One worker for all of it: starting one takes seconds."""
     project = make_project(client, "good", "傷")
+    client.patch(f"/v1/projects/{project}", json={"gates": {"enabled": True}})
 
     # Upload to version, through the queue, followed by events.
     tuning = start(client, project, recipe=tiny.RECIPE | {"steps": 400})
@@ -104,7 +105,12 @@ def test_a_life_of_a_worker(
     assert any(shown["progress"] for _, _, shown in seen)
     assert len({name for name, _, _ in seen}) == len(seen)
     versions = client.get(f"/v1/projects/{project}/models").json()["items"]
-    assert [entry["version"] for entry in versions] == [1]
+    assert [(entry["version"], entry["aliases"]) for entry in versions] == [(1, ["candidate"])]
+
+    # Its gates follow by themselves, in a child of their own.
+    gates = client.get(f"/v1/models/{versions[0]['id']}/gates", params={"wait": 120}).json()
+    assert gates["state"] == "succeeded", gates
+    assert {gate["name"] for gate in gates["gates"]} == {"zero-shot", "linear-probe"}
 
     # A second delivery does nothing.
     queue.send(TUNE, str(tuning))
