@@ -41,7 +41,7 @@ class Rows:
         # All of the limit at once, so that nothing is ever moved: the kernel gives memory only
         # for pages that were written to.
         self.values = np.empty((limit // (width * dtype.itemsize), width), dtype=dtype)
-        self.scales = np.ones(len(self.values) if dtype == _REDUCED_TYPE else 0, dtype=_ROW_TYPE)
+        self.scales = np.empty(len(self.values) if dtype == _REDUCED_TYPE else 0, dtype=_ROW_TYPE)
         self._free = [_Range(0, len(self.values))]  # in order, no two of them adjacent
         self._given_back: SimpleQueue[_Range] = SimpleQueue()
 

@@ -6,37 +6,42 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 
-from models.trust.evidence import log_sum, softmax
+from models.trust.evidence import softmax
 from models.trust.metrics import Calibration, ReliabilityBin
 
 # Beyond these a temperature says that the logits are of no use, or that there are too few images.
 _LOWEST, _HIGHEST = 1 / 16, 16.0
+# Chosen of 0, 0.5, 2 and 8 on the development sets, 4 and 16 images of each class.
+_BELIEF: Final = 8.0
 _ECE_BINS: Final = 15
 _PLOT_BINS: Final = 10
 
 
 def fit_temperature(
-    logits: Float[np.ndarray, "n n_classes"],
-    labels: Int[np.ndarray, " n"],
-    *,
-    balanced: bool = True,
+    logits: Float[np.ndarray, "n n_classes"], labels: Int[np.ndarray, " n"]
 ) -> float:
-    """Return the temperature under which the images' own classes are most probable.
+    """Return the temperature under which probabilities are nearest to the labels.
+
+    By the Brier score, every class with the same weight. The likelihood is not used: one image of
+    thirty that a model is sure of and wrong about makes it flatten all others, which on the
+    development sets doubled the calibration error. The temperature is drawn towards 1, which the
+    classifier's own held-out fit stands for, by `_BELIEF·(log T)² / n`.
 
     Args:
         logits: of images that the models which gave them have not seen.
         labels: their classes.
-        balanced: every class has the same weight, whatever its number of images.
     """
-    counts = np.bincount(labels, minlength=logits.shape[1])
-    weights = 1.0 / counts[labels] if balanced else np.ones(len(labels))
-    rows = np.arange(len(labels))
+    n, n_classes = logits.shape
+    weights = 1.0 / np.bincount(labels, minlength=n_classes)[labels]
+    weights /= weights.sum()
+    truth = np.eye(n_classes)[labels]
 
-    def unlikely(log_temperature: float) -> float:
-        scaled = logits.astype(np.float64) / np.exp(log_temperature)
-        return float((weights * (log_sum(scaled) - scaled[rows, labels])).sum() / weights.sum())
+    def off(log_temperature: float) -> float:
+        found = softmax(logits.astype(np.float64) / np.exp(log_temperature))
+        brier = float(weights @ ((found - truth) ** 2).sum(axis=1))
+        return brier + _BELIEF * log_temperature**2 / n
 
-    found = minimize_scalar(unlikely, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
+    found = minimize_scalar(off, bounds=(np.log(_LOWEST), np.log(_HIGHEST)), method="bounded")
     return float(np.exp(found.x))
 
 
