@@ -72,6 +72,7 @@ class Project(Table):
     `retention` has the rules that are not the box's: see `app.predictions.retention`; `gates` those
     of promotion, likewise: see `app.projects.gate_policy`. `shadow`: the candidate answers beside
     production. `frozen` says who stopped all changes, when and why: see `app.projects.freeze`.
+    `decisions` is a `models.trust.policy.DecisionPolicy` as JSON, None the default one.
     """
 
     __tablename__ = "projects"
@@ -90,6 +91,7 @@ class Project(Table):
     gates: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     shadow: Mapped[bool] = mapped_column(default=False, server_default=false())
     frozen: Mapped[dict[str, Any] | None]
+    decisions: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -356,6 +358,7 @@ class PredictionRecord(Table):
     station: Mapped[str | None]
     captured_at: Mapped[datetime | None]
     decision: Mapped[Decision] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
     label: Mapped[str]
     probability: Mapped[float] = mapped_column(Float(53))
     probabilities: Mapped[list[Any]]

@@ -24,11 +24,12 @@ import structlog
 from jaxtyping import Float, UInt8
 
 from app.core.errors import DeadlinePassed, Unavailable
-from app.predictions.embeddings import Head, probabilities
+from app.predictions.embeddings import Head, evidence
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.pipeline import Features, Pipeline, Result, pipeline_of
 from app.predictions.metrics import PredictionMetrics
 from models.errors import ShotlineError
+from models.trust.evidence import Evidence
 
 log = structlog.get_logger(__name__)
 
@@ -39,10 +40,10 @@ class Encoded(NamedTuple):
     `features` are the image's, for whoever else is to say something of it.
     """
 
-    probabilities: Float[np.ndarray, " n_classes"]
+    evidence: Evidence
     queue: float
     encode: float
-    features: Float[np.ndarray, " embed_dim"] | None = None
+    features: Float[np.ndarray, " embed_dim"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,13 +249,13 @@ class Batcher:
         self, images: Sequence[_Waiting], features: Features, started: float, seconds: float
     ) -> None:
         try:
-            found = probabilities(features, [waiting.head for waiting in images])
+            found = evidence(features, [waiting.head for waiting in images])
         except Exception as error:
             log.exception("scoring_failed", images=len(images))
             self._failed(images, error)
             return
-        for waiting, shares, own in zip(images, found, features, strict=True):
-            waiting.future.set_result(Encoded(shares, started - waiting.since, seconds, own))
+        for waiting, own, image in zip(images, found, features, strict=True):
+            waiting.future.set_result(Encoded(own, started - waiting.since, seconds, image))
 
     def _ended(self) -> None:
         with self._changed:

@@ -22,6 +22,7 @@ from app.core.tables import (
     Table,
 )
 from app.registry.service import CANDIDATE, PRODUCTION
+from models.trust.policy import DEFAULT_POLICY, DecisionPolicy
 
 # Names in one IN list; SQLite takes 32,766 at most.
 _MANY = 1000
@@ -44,6 +45,7 @@ class Served(NamedTuple):
 
     keep_images: KeepImages
     production: Version | None
+    decisions: DecisionPolicy = DEFAULT_POLICY
     shadow: Version | None = None
 
 
@@ -76,6 +78,7 @@ class Filter:
     image_id: str | None = None
     station: str | None = None
     decision: Decision | None = None
+    reason: str | None = None
     label: str | None = None
     version: int | None = None
     since: datetime | None = None
@@ -96,6 +99,7 @@ def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
         select(
             Project.id,
             Project.keep_images,
+            Project.decisions,
             ModelVersion.id,
             ModelVersion.number,
             ModelVersion.artifact_sha256,
@@ -118,8 +122,13 @@ def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
     if since is not None:
         query = query.where(Project.revision > since)
     return {
-        row[0]: Served(row[1], _version(row[0], *row[2:5]), _version(row[0], *row[5:8]))
-        for row in session.execute(query)
+        project: Served(
+            keep,
+            _version(project, *versions[:3]),
+            DecisionPolicy.model_validate(decisions) if decisions else DEFAULT_POLICY,
+            _version(project, *versions[3:]),
+        )
+        for project, keep, decisions, *versions in session.execute(query)
     }
 
 
@@ -188,6 +197,7 @@ def page(
         row.image_id: wanted.image_id,
         row.station: wanted.station,
         row.decision: wanted.decision,
+        row.reason: wanted.reason,
         row.label: wanted.label,
         row.model_number: wanted.version,
     }

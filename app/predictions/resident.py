@@ -61,7 +61,7 @@ class ModelCache:
         storage: has the artifacts.
         encoder: returns the gateway's encoder, or raises where there is none yet; class embeddings
             of another are not kept.
-        limit: bytes of class embeddings in memory.
+        limit: bytes of embeddings in memory.
         metrics: counts models.
     """
 
@@ -310,9 +310,10 @@ class ModelCache:
         One at a time, so that what has left makes room for whoever made it leave.
         """
         embeddings, logit_scale = artifact.class_embeddings, artifact.header.logit_scale
+        reduced = artifact.reduced()
         with self._making_room:
             give_up_at = time.monotonic() + _PATIENCE
-            while (head := self._store.add(embeddings, logit_scale)) is None:
+            while (head := self._store.add(embeddings, logit_scale, reduced)) is None:
                 if self._models.drop_first() is not None:
                     self._metrics.evictions.inc()
                     # What it answers just now has to end first; else the next would leave as well.

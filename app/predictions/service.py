@@ -34,11 +34,12 @@ from app.predictions.model import ResidentModel
 from app.predictions.records import NewRecord, RecordWriter
 from app.predictions.resident import ModelCache
 from app.predictions.schemas import ModelRef, PredictionOut, shown_decision
-from app.shadow.scoring import Shadow, shadow_of
+from app.shadow.scoring import Seen, Shadow, shadow_of
 from models.decision import Decision, decide
 from models.errors import ShotlineError
 from models.imaging import PixelSpec
 from models.pixels import to_pixels
+from models.trust.photograph import PhotographStatistics, photograph_statistics
 
 log = structlog.get_logger(__name__)
 
@@ -75,6 +76,7 @@ class _Ride:
         head: of the version that answers.
         encoded: can be cancelled until the image is encoded.
         data: the image's bytes, once they are read.
+        photograph: its statistics, once it is decoded.
         decoding: when it was begun, of `time.monotonic`.
         decode: the seconds that it took.
     """
@@ -83,6 +85,7 @@ class _Ride:
     head: Head
     encoded: Future[Encoded] = field(default_factory=Future)
     data: bytes = b""
+    photograph: PhotographStatistics | None = None
     decoding: float = 0.0
     decode: float = 0.0
 
@@ -261,7 +264,15 @@ class Predictions:
         ride = _Ride(image, model.check_encoder(self.batcher.encoder()))
         self._decoders.submit(self._decode, ride, question)
         encoded = await self._before(question.deadline, ride.encoded)
-        decision = decide(model.labels, encoded.probabilities, top_k=question.top_k)
+        policy = self.models.project(model.project_id).decisions
+        decision = decide(
+            model.labels,
+            encoded.evidence,
+            judge=model.judge,
+            policy=policy,
+            photograph=ride.photograph,
+            top_k=question.top_k,
+        )
         waited = ride.decoding - started + encoded.queue
         self.metrics.queue.observe(waited)
         answer = _answer(
@@ -275,10 +286,11 @@ class Predictions:
                 "total": time.monotonic() - started,
             },
         )
-        self._record(answer, image, ride.data, question, self._beside(model, encoded))
+        beside = self._beside(model, Seen(encoded.features, ride.photograph, policy))
+        self._record(answer, image, ride.data, question, beside)
         return answer
 
-    def _beside(self, model: ResidentModel, encoded: Encoded) -> Shadow | None:
+    def _beside(self, model: ResidentModel, seen: Seen) -> Shadow | None:
         """Return what has the candidate answer as well; None where it is not to, or cannot."""
         try:
             served = self.models.project(model.project_id)
@@ -287,7 +299,7 @@ class Predictions:
                 return None
             candidate = None if wanted.id == model.id else self.models.resident(wanted.id)
             if candidate is not None:
-                return shadow_of(candidate, model, encoded.features)
+                return shadow_of(candidate, model, seen)
             if wanted.id != model.id:
                 self.models.load(wanted)  # another thread reads it; this image goes without
         except Exception:  # the line has its answer, whatever ails the candidate
@@ -327,6 +339,8 @@ class Predictions:
         pixels = to_pixels(
             ride.data, model.view, spec.size, spec.interpolation, max_pixels=self._max_pixels
         )
+        if model.judge is not None:
+            ride.photograph = photograph_statistics(pixels)
         ride.decode = time.monotonic() - ride.decoding
         self.metrics.decode.observe(ride.decode)
         return pixels
@@ -360,6 +374,7 @@ class Predictions:
             prediction_id=str(answer.prediction_id),
             model=str(answer.model.id),
             decision=answer.decision,
+            reason=answer.reason,
             ms=answer.timings_ms["total"],
         )
         keep = self.models.project(question.model.project_id).keep_images
@@ -405,6 +420,7 @@ def _values(answer: PredictionOut, image: IncomingImage, question: Question) -> 
         "station": image.origin.station,
         "captured_at": image.origin.captured_at,
         "decision": answer.decision,
+        "reason": answer.reason,
         "label": answer.label,
         "probability": answer.probability,
         "probabilities": [entry.model_dump() for entry in answer.probabilities],

@@ -13,12 +13,14 @@ from app.core.access import Principal
 from app.core.errors import Conflict, Duplicate, NotFound
 from app.core.tables import KeepImages, Project, ProjectClass, Split
 from app.projects import repository
+from app.projects.decisions import set_policy
 from app.projects.freeze import require_not_stopped
 from app.projects.gate_policy import changed_rules
 from models.classes import normalise_name
 from models.errors import BadView
 from models.imaging import DECODER_VERSION, View
 from models.names import NAME_LENGTH, clean_text, printable
+from models.trust.policy import DecisionPolicy
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def change_project(
     name: str | None = None,
     view: View | None = None,
     keep_images: KeepImages | None = None,
+    decisions: DecisionPolicy | None = None,
     retention: Mapping[str, int | Literal["default"] | None] | None = None,
     gates: Mapping[str, Any] | None = None,
 ) -> ProjectView:
@@ -135,6 +138,7 @@ def change_project(
 
     Raises:
         NotFound, BadName, Duplicate: as above.
+        BadInput: `decisions` that cannot be made, see `app.projects.decisions`.
         Forbidden: `retention`, which deletes, or `gates`, which keep the line safe, by other than
             an admin.
         BadReference: a floor for a class that the project has not.
@@ -154,6 +158,8 @@ def change_project(
         project.view = _stored(view)
     if keep_images is not None:
         project.keep_images = keep_images
+    if decisions is not None:
+        set_policy(session, project, decisions)
     if name is not None:
         clean = clean_text(name, "name", max_length=NAME_LENGTH)
         project.name, project.name_key = clean, normalise_name(clean)
@@ -166,7 +172,7 @@ def change_project(
         before=before,
         after=_recorded(project),
     )
-    if keep_images is not None:
+    if keep_images is not None or decisions is not None:
         repository.note_change(session, project_id)
     return describe(session, project)
 
@@ -211,7 +217,7 @@ def _describe_all(session: Session, rows: Sequence[Project]) -> list[ProjectView
 
 
 def _recorded(project: Project) -> dict[str, Any]:
-    return audit.columns(project, "name", "view", "keep_images", "retention", "gates")
+    return audit.columns(project, "name", "view", "keep_images", "retention", "gates", "decisions")
 
 
 def _name_taken(name: str) -> Duplicate:

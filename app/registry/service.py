@@ -18,7 +18,7 @@ from app.registry import repository
 from models.errors import BadName
 from models.names import clean_text
 
-PRODUCTION, CANDIDATE = "production", "candidate"
+PRODUCTION, CANDIDATE = project_rows.PRODUCTION, "candidate"
 # What gateways serve, or let answer beside it.
 _SERVED = {PRODUCTION, CANDIDATE}
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")

@@ -115,8 +115,7 @@ class Actors:
         """Delete the projects that are left."""
         with self._box.client(self._address) as client:
             for project in client.get("/v1/projects").json()["items"]:
-                path = f"/v1/projects/{project['id']}"
-                wait_until(lambda path=path: client.delete(path).status_code == 204)
+                wait_until(partial(_deleted, client, f"/v1/projects/{project['id']}"))
 
     def _run(self, act: Callable[[httpx2.Client, int], None], pause: float) -> None:
         thread = threading.Thread(target=self._repeat, args=(act, pause))
@@ -196,7 +195,7 @@ class Actors:
         self._over.wait(max(0.0, begun + self._generation - time.monotonic()))
         if before is not None:
             wait_until(lambda: self._load.batching != before, 600)
-            wait_until(lambda: client.delete(before).status_code == 204)
+            wait_until(partial(_deleted, client, before))
 
 
 @dataclass
@@ -211,6 +210,10 @@ class Samples:
         self.times.append(at)
         for name, value in figures.items():
             self.figures.setdefault(name, []).append(value)
+
+
+def _deleted(client: httpx2.Client, path: str) -> bool:
+    return client.delete(path).status_code == 204
 
 
 def run(home: Path, *, quick: bool, report: Report) -> dict[str, Any]:

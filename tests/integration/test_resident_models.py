@@ -41,7 +41,8 @@ from tests.integration.serving import (
 )
 
 PNG = {"content-type": "image/png"}
-MODEL = 3 * 16 * 4  # bytes of three classes' embeddings under the tiny backbone
+# Bytes of three classes under the tiny backbone: embeddings, two fold models, class means.
+MODEL = 3 * 16 * 4 + (2 + 1) * 3 * 16
 PROMOTIONS = 120
 # So that only what a test does itself brings models into memory.
 NEVER = 3600.0

@@ -63,12 +63,17 @@ def photograph(label: int, number: int, size: int = 40) -> bytes:
 
 
 def tuned_artifact(
-    backbone: Backbone, classes: Sequence[ClassSpec], *, seed: int = 0, view: View | None = None
+    backbone: Backbone,
+    classes: Sequence[ClassSpec],
+    *,
+    seed: int = 0,
+    view: View | None = None,
+    count: int = 4,
 ) -> Artifact:
-    """Tune on four photographs of each class."""
+    """Tune on `count` photographs of each class."""
     images = []
     for label in range(len(classes)):
-        for number in range(4):
+        for number in range(count):
             data = photograph(label, number)
             name = sha256(data).hexdigest()
             images.append(LabelledImage(name, label, name, "train", lambda d=data: d, name))

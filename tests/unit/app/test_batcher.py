@@ -50,7 +50,7 @@ HEAD = EmbeddingStore(1000).add(np.array([[0.0], [1.0]], dtype=np.float32), 1.0)
 
 def first_pixel(encoded: Encoded) -> float:
     """Return what the encoder saw, from what the model made of it."""
-    low, high = encoded.probabilities.tolist()
+    low, high = encoded.evidence.probabilities.tolist()
     return round(math.log(high / low), 2)
 
 
