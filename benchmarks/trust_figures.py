@@ -26,7 +26,7 @@ def undecided(summary: Mapping[str, Any]) -> Figure:
     figure = Figure(
         "undecided",
         "Accuracy of the decided against the share left undecided",
-        "One curve for each set, from alpha 0.5 on the left to 0.01 on the right.",
+        "One curve for each set, by alpha from 0.5 to 0.02.",
         width=_WIDTH,
         height=_HEIGHT,
     )

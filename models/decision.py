@@ -190,7 +190,8 @@ def _possible_roles(
     low as the budget. Where so few images can never reject it, it is always possible: no promise is
     broken in silence.
     """
-    possible, unheld = {role for role in roles if role != "other"}, False
+    possible: set[Role] = set(roles) - {"other"}
+    unheld = False
     for place, role in enumerate(ROLES[:2]):
         share = policy.budget.of(role)
         if share is None or all(spec.role != role for spec in classes):

@@ -308,6 +308,8 @@ class Tuning:
         if len(set(zip(labels, groups, strict=True))) == len(set(labels)):
             return None
         folds = cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
+        if len(folds) < 2:
+            return None
         steps = self._recipe.steps
         clock = _PhaseClock("evaluate", steps * len(folds))
         models = []

@@ -255,7 +255,8 @@ def _multiplied(
     chosen = np.concatenate([np.arange(own.start, own.start + own.rows) for own in ranges])
     gathered = np.take(rows.values, chosen, axis=0)
     if not len(rows.scales):
-        return features @ gathered.T
+        found: np.ndarray = features @ gathered.T
+        return found
     return products(features, gathered, rows.scales[chosen])
 
 

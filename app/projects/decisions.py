@@ -30,7 +30,8 @@ def set_policy(session: Session, project: Project, policy: DecisionPolicy) -> No
         BadInput: costs of a class that is not there, or a budget that cannot be kept.
     """
     production = repository.production(session, project.id)
-    names = [row.name for row in repository.classes(session, [project.id])]
+    classes = repository.classes(session, [project.id])
+    names = [row.name for row in classes]
     if production is not None:
         names += [spec["name"] for spec in production.classes if spec["name"] not in names]
     check_names(policy, names)
@@ -40,7 +41,8 @@ def set_policy(session: Session, project: Project, policy: DecisionPolicy) -> No
             whose = f"version {production.number}, in production, was calibrated on"
             check_budget(policy.budget, _known(trust.get("calibration_groups")), whose)
         elif groups := repository.training_groups(session, project.id):
-            check_budget(policy.budget, groups, "there are")
+            none: dict[Role, int] = {row.role: 0 for row in classes}
+            check_budget(policy.budget, none | groups, "there are")
     project.decisions = policy.model_dump(mode="json", exclude_defaults=True) or None
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.spatial import cKDTree
 
 from models.classes import ClassSpec, Role
 from models.decision import Decision, conclude, decide
@@ -17,12 +18,20 @@ from models.trust.conformal import class_scores, one_per_group, role_scores, too
 from models.trust.evidence import Evidence, log_sum
 from models.trust.judge import ROLES, Judge
 from models.trust.metrics import TrustMetrics
-from models.trust.outliers import FEWEST, energy_scale, outlier_rule, scaled, scales_of
+from models.trust.outliers import (
+    FEWEST,
+    Outliers,
+    energy_scale,
+    outlier_rule,
+    scaled,
+    scales_of,
+)
 from models.trust.photograph import PhotographStatistics
 from models.trust.policy import DecisionPolicy
 from models.trust.reasons import UNLIKE
 from models.trust.rule import DecisionRule
 
+_MOST_MEASURED = 2000
 _STORED = np.float16  # of scaled statistics: far finer than what tells photographs apart
 
 
@@ -102,7 +111,10 @@ def fit_rule(classes: Sequence[ClassSpec], seen: OutOfFold) -> Fitted:
 def measure_out_of_fold(
     classes: Sequence[ClassSpec], seen: OutOfFold, fitted: Fitted, policy: DecisionPolicy
 ) -> TrustMetrics:
-    """Measure a rule on the images that it was fit on, each left out with its group."""
+    """Measure a rule on the images that it was fit on, each left out with its group.
+
+    On a few thousand of them where there are more.
+    """
     after = np.empty_like(seen.logits)
     for fold in range(seen.n_folds):
         inside = seen.folds == fold
@@ -110,9 +122,11 @@ def measure_out_of_fold(
         temperature = fit_temperature(seen.logits[rest], seen.labels[rest])
         after[inside] = calibrated(seen.logits[inside], temperature)
     leaving = _Leaving.of(classes, seen, fitted)
-    decisions = [leaving.decide(index, after[index], policy) for index in range(len(seen.labels))]
-    before = calibrated(seen.logits, 1.0)
-    return _measured("out-of-fold", classes, seen.labels, decisions, before, after, fitted, policy)
+    n = len(seen.labels)
+    some = np.unique(np.linspace(0, n - 1, min(n, _MOST_MEASURED)).astype(int))
+    decisions = [leaving.decide(index, after[index], policy) for index in some.tolist()]
+    before, labels = calibrated(seen.logits[some], 1.0), seen.labels[some]
+    return _measured("out-of-fold", classes, labels, decisions, before, after[some], fitted, policy)
 
 
 def measure_holdout(
@@ -125,7 +139,7 @@ def measure_holdout(
 ) -> TrustMetrics:
     """Measure a rule on images that neither trained nor calibrated."""
     decisions = [
-        decide(classes, found, judge=fitted.judge, policy=policy, photograph=photograph)
+        decide(classes, found, judge=fitted.judge, policy=policy, photograph=photograph, top_k=1)
         for found, photograph in zip(evidence, statistics, strict=True)
     ]
     logits = np.stack([found.logits for found in evidence])
@@ -134,56 +148,67 @@ def measure_holdout(
 
 
 class _Leaving(NamedTuple):
-    """Decides on training images as if each were new: without the scores of its own group."""
+    """Decides on training images as if each were new: without the scores of its own group.
+
+    Attributes:
+        groups: of each image, as a number.
+        of_classes: the group of each of the judge's class scores.
+        of_roles: the same of its role scores.
+        outliers: of each fold, with the photographs of the others and that fold's energies.
+    """
 
     classes: Sequence[ClassSpec]
     seen: OutOfFold
-    fitted: Fitted
-    scored: list[int]  # images, in the order of the judge's class scores
-    scored_roles: list[int]
+    judge: Judge
+    groups: Int[np.ndarray, " n"]
+    of_classes: Int[np.ndarray, " n_scores"]
+    of_roles: Int[np.ndarray, " n_role_scores"]
+    outliers: Sequence[Outliers | None]
 
     @classmethod
     def of(cls, classes: Sequence[ClassSpec], seen: OutOfFold, fitted: Fitted) -> "_Leaving":
         labels = seen.labels.tolist()
         roles = [ROLES.index(classes[label].role) for label in labels]
-        return cls(
-            classes,
-            seen,
-            fitted,
-            _in_order(one_per_group(labels, seen.groups, seen.digests), labels, seen.folds),
-            _in_order(one_per_group(roles, seen.groups, seen.digests), roles, seen.folds),
+        groups = np.unique(np.array(seen.groups), return_inverse=True)[1]
+        of_classes, of_roles = (
+            groups[_in_order(one_per_group(kinds, seen.groups, seen.digests), kinds, seen.folds)]
+            for kinds in (labels, roles)
         )
+        outliers = [_of_fold(fitted.judge.outliers, seen, fold) for fold in range(seen.n_folds)]
+        return cls(classes, seen, fitted.judge, groups, of_classes, of_roles, outliers)
 
     def decide(
         self, index: int, probabilities: Float[np.ndarray, " k"], policy: DecisionPolicy
     ) -> Decision:
-        seen, judge = self.seen, self.fitted.judge
-        group, fold = seen.groups[index], int(seen.folds[index])
-        others = np.array([seen.groups[i] != group for i in self.scored])
-        other_roles = np.array([seen.groups[i] != group for i in self.scored_roles])
-        without = judge._replace(
-            classes=judge.classes.chosen(others), roles=judge.roles.chosen(other_roles)
+        """Decide on the image at `index`, with probabilities calibrated without its fold."""
+        seen, own = self.seen, self.groups[index]
+        without = self.judge._replace(
+            classes=self.judge.classes.chosen(self.of_classes != own),
+            roles=self.judge.roles.chosen(self.of_roles != own),
+            outliers=self.outliers[seen.folds[index]],
         )
-        tables = np.tile(seen.logits[index], (seen.n_folds, 1))
-        evidence = Evidence(seen.logits[index], tables, float(seen.nearest[index]))
+        evidence = Evidence(
+            seen.logits[index],
+            np.tile(seen.logits[index], (seen.n_folds, 1)),
+            float(seen.nearest[index]),
+        )
+        photograph = PhotographStatistics(*map(float, seen.statistics[index]))
         roles = [spec.role for spec in self.classes]
-        found = without._replace(outliers=None).find(roles, evidence, None, policy.alpha)
-        unlike = None
-        if judge.outliers is not None:
-            rule = judge.outliers.rule
-            one_fold = judge.outliers._replace(
-                rule=rule.model_copy(
-                    update={
-                        "energy_middles": [rule.energy_middles[fold]] * seen.n_folds,
-                        "energy_spreads": [rule.energy_spreads[fold]] * seen.n_folds,
-                    }
-                ),
-                photographs=judge.outliers.photographs[seen.folds != fold],
-            )
-            photograph = PhotographStatistics(*map(float, seen.statistics[index]))
-            unlike = one_fold.unlike(evidence, photograph)
-        found = found._replace(probabilities=probabilities, unlike=unlike)
-        return conclude(self.classes, found, policy)
+        found = without.find(roles, evidence, photograph, policy.alpha)
+        found = found._replace(probabilities=probabilities)
+        return conclude(self.classes, found, policy, top_k=1)
+
+
+def _of_fold(outliers: Outliers | None, seen: OutOfFold, fold: int) -> Outliers | None:
+    """Return the limits as an image of that fold meets them."""
+    if outliers is None:
+        return None
+    rule, others = outliers.rule, seen.folds != fold
+    alone = {
+        "energy_middles": [rule.energy_middles[fold]] * seen.n_folds,
+        "energy_spreads": [rule.energy_spreads[fold]] * seen.n_folds,
+    }
+    return Outliers(rule.model_copy(update=alone), outliers.photographs[others])
 
 
 def _members(classes: Sequence[ClassSpec]) -> np.ndarray:
@@ -215,11 +240,8 @@ def _away(photographs: Float[np.ndarray, "n 4"], folds: Int[np.ndarray, " n"]) -
     values, distances = photographs.astype(np.float64), np.zeros(len(photographs))
     for fold in set(folds.tolist()):
         inside = folds == fold
-        if inside.all():
-            continue
-        for index in np.flatnonzero(inside):
-            squares = ((values[index] - values[~inside]) ** 2).sum(axis=1)
-            distances[index] = np.sqrt(squares.min())
+        if not inside.all():
+            distances[inside] = cKDTree(values[~inside]).query(values[inside])[0]
     return distances
 
 

@@ -187,7 +187,8 @@ def check_budget(budget: Budget, groups: Mapping[Role, int], whose: str) -> None
     Raises:
         BadInput: with the smallest budget possible, and what this one would take.
     """
-    for role, name in (("ng", "missed_ng"), ("ok", "false_alarms")):
+    names: dict[Role, str] = {"ng": "missed_ng", "ok": "false_alarms"}
+    for role, name in names.items():
         share, count = budget.of(role), groups.get(role)
         if share is None or count is None or can_hold(share, count):
             continue
