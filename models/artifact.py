@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.classes import ClassSpec
 from models.collapse.measures import CollapseMetrics
 from models.errors import ArtifactMismatch, DamagedArtifact
-from models.evaluation.results import Evaluation
+from models.evaluation.results import Evaluation, WrongImage
 from models.files import read_metadata, write_atomic
 from models.imaging import View
 from models.recipe import Recipe
@@ -41,6 +41,11 @@ class TuningMetrics(BaseModel):
         collapse_after: of the tuned prompts, on the same.
         history: the records of the epochs, see `models.loss.EpochRecord`.
         seconds: wall time of each phase.
+        linear_probe: logistic regression on the same image features, every class with the same
+            weight, on the same images; `None` where there are too many for it, or in artifacts
+            that are older than it.
+        wrong: the images that were decided wrong with the highest probability, that one first;
+            `None` in artifacts that are older than it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +56,8 @@ class TuningMetrics(BaseModel):
     collapse_after: CollapseMetrics
     history: list[dict[str, float]]
     seconds: dict[str, float]
+    linear_probe: Evaluation | None = None
+    wrong: list[WrongImage] | None = None
 
 
 class ArtifactHeader(BaseModel):

@@ -26,8 +26,9 @@ from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
 from models.decision import class_probabilities
 from models.errors import OutOfMemory
+from models.evaluation.compared import probe_probabilities, wrong_images
 from models.evaluation.metrics import evaluate
-from models.evaluation.results import Evaluation
+from models.evaluation.results import Basis, Evaluation
 from models.evaluation.splits import cross_validation_folds
 from models.faults import fault_of
 from models.features import FeatureStore, image_features
@@ -170,15 +171,18 @@ class Tuning:
         embeddings = self._embeddings(Texts(text, before), data)
         with self._timed("evaluate"):
             if self._holdout:
-                tuned = self._evaluate(holdout, embeddings)
-                untuned = self._evaluate(holdout, before)
+                decided = self._probabilities(holdout, embeddings)
+                untuned = self._evaluate(self._probabilities(holdout, before))
             else:
-                tuned = evaluate(self._out_of_fold(data, before), data.labels, "out-of-fold")
-                probabilities = self._probabilities(train, before)
-                untuned = evaluate(probabilities, data.labels, "out-of-fold")
+                decided = self._out_of_fold(data, before)
+                untuned = self._evaluate(self._probabilities(train, before))
+            folds = [] if self._holdout else self._folds(data)
+            probed = probe_probabilities(self._backbone, data, folds, holdout)
         metrics = TuningMetrics(
-            tuned=tuned,
+            tuned=self._evaluate(decided),
             zero_shot=untuned,
+            linear_probe=None if probed is None else self._evaluate(probed),
+            wrong=wrong_images(self._judged, decided, [spec.name for spec in self._classes]),
             collapse_before=collapse_metrics(before, train, data.labels),
             collapse_after=collapse_metrics(text, train, data.labels),
             history=[asdict(record) for record in tuner.history],
@@ -226,17 +230,19 @@ class Tuning:
         self, data: TrainingSet, written: Float[Tensor, "n_classes dim"]
     ) -> Float[Tensor, "n n_classes"]:
         """Predict every training image by a model that was tuned without its fold."""
-        labels, groups = data.labels.tolist(), data.groups or ()
-        folds = cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
-        steps = self._recipe.steps
+        folds, steps = self._folds(data), self._recipe.steps
         clock = _PhaseClock("evaluate", steps * len(folds))
-        probabilities = torch.empty(len(labels), len(self._classes))
+        probabilities = torch.empty(len(data.labels), len(self._classes))
         for number, (train, test) in enumerate(folds):
             part = data.subset(train)
             tuner = self._run(number + 1, part, clock, done=number * steps)
             embeddings = self._embeddings(Texts(tuner.text_features(), written), part)
             probabilities[test] = self._probabilities(data.features[test], embeddings)
         return probabilities
+
+    def _folds(self, data: TrainingSet) -> list[tuple[list[int], list[int]]]:
+        labels, groups = data.labels.tolist(), data.groups or ()
+        return cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
 
     def _embeddings(self, texts: Texts, data: TrainingSet) -> Float[Tensor, "n_classes dim"]:
         return fused_embeddings(texts, data, self._recipe, self._backbone.logit_scale)
@@ -247,11 +253,14 @@ class Tuning:
         scale = self._backbone.logit_scale
         return torch.from_numpy(class_probabilities(features.numpy(), embeddings.numpy(), scale))
 
-    def _evaluate(
-        self, holdout: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]
-    ) -> Evaluation:
-        probabilities = self._probabilities(holdout, embeddings)
-        return evaluate(probabilities, _labels(self._holdout), "holdout")
+    @property
+    def _judged(self) -> list[LabelledImage]:
+        """The images that accuracy is measured on."""
+        return self._holdout or self._train
+
+    def _evaluate(self, probabilities: Float[Tensor, "n n_classes"]) -> Evaluation:
+        basis: Basis = "holdout" if self._holdout else "out-of-fold"
+        return evaluate(probabilities, _labels(self._judged), basis)
 
     def _header(self, metrics: TuningMetrics, data: TrainingSet) -> ArtifactHeader:
         return ArtifactHeader(
