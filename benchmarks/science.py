@@ -101,13 +101,13 @@ def _details(names: Sequence[str]) -> list[str]:
     for name in names:
         groups, prompts = data_root() / f"{name}_groups.tsv", PROMPTS / f"{name}.yaml"
         if groups.is_file():
-            options += ["--groups", f"{name}={_renamed(groups)}"]
+            options += ["--groups", f"{name}={renamed_groups(groups)}"]
         if prompts.is_file():
             options += ["--prompts", f"{name}={prompts.relative_to(Path.cwd())}"]
     return options
 
 
-def _renamed(groups: Path) -> Path:
+def renamed_groups(groups: Path) -> Path:
     """Write the file of groups for images that are JPEG now."""
     path = DATA / groups.name
     lines = [line.split("\t") for line in groups.read_text(encoding="utf-8").splitlines()]

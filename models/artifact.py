@@ -25,10 +25,15 @@ from models.evaluation.results import Evaluation, WrongImage
 from models.files import read_metadata, write_atomic
 from models.imaging import View
 from models.recipe import Recipe
+from models.trust.metrics import TrustMetrics
+from models.trust.quantised import Quantised
+from models.trust.rule import DecisionRule
 
-FORMAT_VERSION: Final = 1
+# Of the file: 2 carries a decision rule and what it needs, which 1 knows nothing of.
+FORMAT_VERSIONS: Final = ("1", "2")
 _PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_features")
 _TENSORS = (*_PER_CLASS, "ctx")
+_OF_FOLDS = ("fold_embeddings", "fold_scales")
 
 
 class TuningMetrics(BaseModel):
@@ -46,6 +51,7 @@ class TuningMetrics(BaseModel):
             that are older than it.
         wrong: the images that were decided wrong with the highest probability, that one first;
             `None` in artifacts that are older than it.
+        trust: calibration and prediction sets; None where there is no decision rule.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,6 +64,7 @@ class TuningMetrics(BaseModel):
     seconds: dict[str, float]
     linear_probe: Evaluation | None = None
     wrong: list[WrongImage] | None = None
+    trust: TrustMetrics | None = None
 
 
 class ArtifactHeader(BaseModel):
@@ -74,6 +81,7 @@ class ArtifactHeader(BaseModel):
         snapshot: digest of the labelled images.
         n_train: how many images each class was tuned on.
         logit_scale: the factor in front of the cosines.
+        rule: how decisions are made; without one the most probable class decides.
         metrics: what is known of the result; not part of the digest.
         created: when, in UTC; not part of the digest.
         shotline: the version that made it; not part of the digest.
@@ -83,7 +91,7 @@ class ArtifactHeader(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1, 2] = 1
     backbone: str
     backbone_digest: str
     classes: list[ClassSpec]
@@ -93,6 +101,7 @@ class ArtifactHeader(BaseModel):
     snapshot: str
     n_train: list[int]
     logit_scale: float
+    rule: DecisionRule | None = None
     metrics: TuningMetrics
     created: datetime
     shotline: str
@@ -105,12 +114,14 @@ class Artifact:
     Args:
         header: what it is.
         tensors: `class_embeddings`, `class_means`, `text_features` and `zero_shot_features`, each
-            `(n_classes, embed_dim)`, and `ctx`.
+            `(n_classes, embed_dim)`, and `ctx`; with a rule also `fold_embeddings`, int8 of
+            `(folds * n_classes, embed_dim)`, and their `fold_scales`.
     """
 
     def __init__(self, header: ArtifactHeader, tensors: Mapping[str, np.ndarray]) -> None:
         self.header = header
-        self.tensors = {name: np.ascontiguousarray(tensors[name]) for name in _TENSORS}
+        names = _TENSORS if header.rule is None else (*_TENSORS, *_OF_FOLDS)
+        self.tensors = {name: np.ascontiguousarray(tensors[name]) for name in names}
         self.digest = _digest(header, self.tensors)
 
     @property
@@ -118,11 +129,18 @@ class Artifact:
         """What image features are multiplied with at prediction time; L2-normalised."""
         return self.tensors["class_embeddings"]
 
+    @property
+    def fold_embeddings(self) -> Quantised | None:
+        """The class embeddings of the folds' models, one fold after the other, where there are."""
+        if self.header.rule is None:
+            return None
+        return Quantised(*(self.tensors[name] for name in _OF_FOLDS))
+
     def to_bytes(self) -> bytes:
         """Return the artifact as a safetensors file."""
         header = self.header.model_dump_json()
         metadata = {
-            "format_version": str(FORMAT_VERSION),
+            "format_version": str(self.header.format_version),
             "header": header,
             "checksum": hashlib.sha256(header.encode()).hexdigest(),
             "digest": self.digest,
@@ -147,10 +165,10 @@ class Artifact:
                 f"{name} is no tuned model, or is damaged: its header cannot be read.",
                 fix="Name a file that `shotline tune` wrote; if it is one, take it from a backup.",
             )
-        if metadata["format_version"] != str(FORMAT_VERSION):
+        if metadata["format_version"] not in FORMAT_VERSIONS:
             raise ArtifactMismatch(
                 f"{name} has format version {metadata['format_version']};"
-                f" this Shotline reads {FORMAT_VERSION}.",
+                f" this Shotline reads {' and '.join(FORMAT_VERSIONS)}.",
                 fix="Update Shotline, or tune again with this version.",
             )
         header = metadata.get("header", "")
@@ -199,7 +217,8 @@ def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dic
         raise _damaged(name, f"its header's {place}: {first['msg']}") from error
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(name, "its tensors cannot be read") from error
-    missing = [tensor for tensor in _TENSORS if tensor not in tensors]
+    wanted = _TENSORS if header.rule is None else (*_TENSORS, *_OF_FOLDS)
+    missing = [tensor for tensor in wanted if tensor not in tensors]
     if missing:
         raise _damaged(name, f"it lacks {', '.join(missing)}")
     _check_shapes(header, tensors, name)
@@ -216,12 +235,28 @@ def _check_shapes(header: ArtifactHeader, tensors: Mapping[str, np.ndarray], nam
     for key, count in rows.items():
         if count != len(header.classes):
             raise _damaged(name, f"{len(header.classes)} classes have {count} rows of {key}")
+    if header.rule is not None:
+        _check_rule(header.rule, len(header.classes), tensors, name)
+
+
+def _check_rule(
+    rule: DecisionRule, n_classes: int, tensors: Mapping[str, np.ndarray], name: str
+) -> None:
+    rows, scales = (tensors[key] for key in _OF_FOLDS)
+    width = tensors["class_embeddings"].shape[1]
+    if rows.shape != (rule.folds * n_classes, width) or rows.dtype != np.int8:
+        raise _damaged(name, f"fold_embeddings is {rows.dtype} of the shape {rows.shape}")
+    if scales.shape != rows.shape[:1] or scales.dtype != np.float32:
+        raise _damaged(name, f"fold_scales is {scales.dtype} of the shape {scales.shape}")
+    if len(rule.scores) != n_classes or any(len(folds) != rule.folds for folds in rule.scores):
+        raise _damaged(name, "its rule is of other classes or folds")
 
 
 def _digest(header: ArtifactHeader, tensors: Mapping[str, np.ndarray]) -> str:
-    covered: dict[str, Any] = header.model_dump(
-        mode="json", exclude={"backbone", "metrics", "created", "shotline", "made_on"}
-    )
+    left_out = {"backbone", "metrics", "created", "shotline", "made_on"}
+    if header.rule is None:
+        left_out.add("rule")  # the digests of artifacts from before there were rules stay theirs
+    covered: dict[str, Any] = header.model_dump(mode="json", exclude=left_out)
     hasher = hashlib.sha256(json.dumps(covered, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         # By torch's name of the type, under which the first artifacts were hashed.

@@ -1,0 +1,52 @@
+"""What a photograph looks like before anything looks at its content: light, contrast, sharpness."""
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+_SATURATED = 250  # grey levels from which on a pixel shows nothing any more
+
+
+class PhotographStatistics(NamedTuple):
+    """Four figures of the pixels that an image encoder sees.
+
+    Attributes:
+        luminance: the mean, 0 to 255.
+        contrast: the standard deviation of the luminance, in grey levels.
+        sharpness: the root mean square of the luminance's Laplacian, in grey levels.
+        saturated: the share of pixels that are as good as white.
+    """
+
+    luminance: float
+    contrast: float
+    sharpness: float
+    saturated: float
+
+
+STATISTICS: Final = PhotographStatistics._fields
+
+
+def photograph_statistics(pixels: UInt8[np.ndarray, "3 height width"]) -> PhotographStatistics:
+    """Return the statistics of an image as `models.pixels.to_pixels` gives it."""
+    red, green, blue = pixels.astype(np.int16)
+    luma = (red + 2 * green + blue) >> 2
+    mean = float(luma.mean(dtype=np.float64))
+    inner = luma[1:-1, 1:-1]
+    edges = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
+    return PhotographStatistics(
+        luminance=mean,
+        contrast=_spread(luma, mean),
+        sharpness=_spread(edges, 0.0),
+        saturated=float(np.count_nonzero(luma >= _SATURATED) / luma.size),
+    )
+
+
+def _spread(values: np.ndarray, centre: float) -> float:
+    flat = values.astype(np.float32).ravel()
+    return float(np.sqrt(max(0.0, float(flat @ flat) / flat.size - centre**2)))
+
+
+def as_array(statistics: PhotographStatistics) -> Float[np.ndarray, " 4"]:
+    """Return the statistics as single-precision numbers, as the feature store keeps them."""
+    return np.array(statistics, dtype=np.float32)
