@@ -23,6 +23,7 @@ from models.collapse.measures import CollapseMetrics
 from models.errors import ArtifactMismatch, DamagedArtifact
 from models.evaluation.results import Evaluation
 from models.files import read_metadata, write_atomic
+from models.findings.finding import FindingSummary
 from models.imaging import View
 from models.recipe import Recipe
 
@@ -41,6 +42,8 @@ class TuningMetrics(BaseModel):
         collapse_after: of the tuned prompts, on the same.
         history: the records of the epochs, see `models.loss.EpochRecord`.
         seconds: wall time of each phase.
+        findings: what the data doctor says of the images, see `models.findings`; None where it did
+            not look.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +54,7 @@ class TuningMetrics(BaseModel):
     collapse_after: CollapseMetrics
     history: list[dict[str, float]]
     seconds: dict[str, float]
+    findings: list[FindingSummary] | None = None
 
 
 class ArtifactHeader(BaseModel):
