@@ -23,6 +23,7 @@ from models.collapse.measures import CollapseMetrics
 from models.errors import ArtifactMismatch, DamagedArtifact
 from models.evaluation.results import Evaluation, WrongImage
 from models.files import read_metadata, write_atomic
+from models.findings.finding import FindingSummary
 from models.imaging import View
 from models.recipe import Recipe
 from models.trust.metrics import TrustMetrics
@@ -52,6 +53,8 @@ class TuningMetrics(BaseModel):
         wrong: the images that were decided wrong with the highest probability, that one first;
             `None` in artifacts that are older than it.
         trust: calibration and prediction sets; None where there is no decision rule.
+        findings: what the data doctor says of the images, see `models.findings`; None where it did
+            not look.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -65,6 +68,7 @@ class TuningMetrics(BaseModel):
     linear_probe: Evaluation | None = None
     wrong: list[WrongImage] | None = None
     trust: TrustMetrics | None = None
+    findings: list[FindingSummary] | None = None
 
 
 class ArtifactHeader(BaseModel):
