@@ -24,7 +24,9 @@ from models.errors import ArtifactMismatch, DamagedArtifact
 from models.evaluation.results import Evaluation
 from models.files import read_metadata, write_atomic
 from models.imaging import View
+from models.learning_curve import LearningCurve
 from models.recipe import Recipe
+from models.search.result import SearchResult
 
 FORMAT_VERSION: Final = 1
 _PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_features")
@@ -41,6 +43,8 @@ class TuningMetrics(BaseModel):
         collapse_after: of the tuned prompts, on the same.
         history: the records of the epochs, see `models.loss.EpochRecord`.
         seconds: wall time of each phase.
+        learning_curve: what more images would bring; older artifacts have none.
+        search: how the recipe was found, where a search found it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -51,6 +55,8 @@ class TuningMetrics(BaseModel):
     collapse_after: CollapseMetrics
     history: list[dict[str, float]]
     seconds: dict[str, float]
+    learning_curve: LearningCurve | None = None
+    search: SearchResult | None = None
 
 
 class ArtifactHeader(BaseModel):
