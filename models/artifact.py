@@ -25,10 +25,12 @@ from models.evaluation.results import Evaluation, WrongImage
 from models.files import read_metadata, write_atomic
 from models.findings.finding import FindingSummary
 from models.imaging import View
+from models.learning_curve import LearningCurve
 from models.recipe import Recipe
 from models.trust.metrics import TrustMetrics
 from models.trust.quantised import Quantised
 from models.trust.rule import DecisionRule
+from models.search.result import SearchResult
 
 # Of the file: 2 carries a decision rule and what it needs, which 1 knows nothing of.
 FORMAT_VERSIONS: Final = ("1", "2")
@@ -55,6 +57,8 @@ class TuningMetrics(BaseModel):
         trust: calibration and prediction sets; None where there is no decision rule.
         findings: what the data doctor says of the images, see `models.findings`; None where it did
             not look.
+        learning_curve: what more images would bring; older artifacts have none.
+        search: how the recipe was found, where a search found it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -69,6 +73,8 @@ class TuningMetrics(BaseModel):
     wrong: list[WrongImage] | None = None
     trust: TrustMetrics | None = None
     findings: list[FindingSummary] | None = None
+    learning_curve: LearningCurve | None = None
+    search: SearchResult | None = None
 
 
 class ArtifactHeader(BaseModel):
