@@ -27,10 +27,10 @@ from models.findings.finding import FindingSummary
 from models.imaging import View
 from models.learning_curve import LearningCurve
 from models.recipe import Recipe
+from models.search.result import SearchResult
 from models.trust.metrics import TrustMetrics
 from models.trust.quantised import Quantised
 from models.trust.rule import DecisionRule
-from models.search.result import SearchResult
 
 # Of the file: 2 carries a decision rule and what it needs, which 1 knows nothing of.
 FORMAT_VERSIONS: Final = ("1", "2")
