@@ -11,19 +11,20 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
-import torch
 
 from app.cli.options import read_recipe, read_view
 from models.backbone import Backbone
 from models.dataset import read_folder
 from models.errors import ArtifactMismatch, BadImage
-from models.evaluation.metrics import proportion
+from models.evaluation.proportions import proportion
 from models.features import MemoryFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
 from models.report import Mistake, ReportData, geometry, render_report, results, words
+from models.report.language import ENGLISH
 from models.report.reproduction import command, phases
 from models.tuning import Tuning
 from tests.report_samples import mistake, sample_report, with_confusion
@@ -86,7 +87,7 @@ def test_of_a_real_tuning_says_what_was_measured_and_how_to_repeat_it(
     text = page(ReportData.from_artifact(artifact)).text
     tuned = artifact.header.metrics.tuned
     assert "measured by cross-validation: each of the 12 photographs" in text
-    assert f"95 % interval {words.interval(tuned.macro)}".replace("\xa0", " ") in text
+    assert f"95 % interval {ENGLISH.interval(tuned.macro)}".replace("\xa0", " ") in text
     for spec in dataset.classes:
         assert spec.name in text
     for value in (artifact.digest, backbone.digest, artifact.header.snapshot, "--seed 3"):
@@ -189,7 +190,7 @@ def test_leaves_out_pictures_that_nobody_could_read() -> None:
 
 def test_says_that_no_ideal_frame_exists_in_too_few_dimensions() -> None:
     data = sample_report(THREE)
-    flat = torch.eye(3, 1) + 1
+    flat = np.eye(3, 1) + 1
     short = replace(data, text_features=flat, zero_shot_features=flat, class_means=flat)
     assert "In 1 dimensions 3 classes have no such frame" in page(short).text
 
@@ -202,7 +203,7 @@ def test_shows_a_tuning_that_diverged() -> None:
     header = data.header.model_copy(
         update={"metrics": metrics.model_copy(update={"history": history, "collapse_after": after})}
     )
-    nothing = torch.full_like(data.text_features, math.nan)
+    nothing = np.full_like(data.text_features, math.nan)
     broken = replace(data, header=header, text_features=nothing)
     assert words.NOTHING in page(broken).text
     nc2 = geometry.text_metrics(broken)[0]
@@ -247,8 +248,8 @@ def test_counts_what_a_line_pays_for() -> None:
         sample_report(("good", "scratch", "stain")), [[8, 2, 0], [1, 9, 0], [3, 1, 6]]
     )
     through, stopped = results.outcomes(data.header.classes, data.tuned)
-    assert (through.name, through.count, through.total) == ("Defects let through", 4, 20)
-    assert (stopped.name, stopped.count, stopped.total) == ("Good parts stopped", 2, 10)
+    assert (through.kind, through.count, through.total) == ("miss", 4, 20)
+    assert (stopped.kind, stopped.count, stopped.total) == ("alarm", 2, 10)
     assert through.share == proportion(4, 20)
     only_ng = sample_report(("a", "b"))
     assert results.outcomes(only_ng.header.classes, only_ng.tuned) == []
