@@ -23,14 +23,22 @@ class FindingRow:
 
 
 @dataclass(frozen=True)
+class Told:
+    """An estimate in words, and its interval; empty where there are too few images to tell."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True)
 class CurveRow:
-    """What more photographs of a class would bring; empty where there are too few to tell."""
+    """What more photographs of a class would bring."""
 
     name: str
     images: int
-    now: str
-    then: str
-    gain: str
+    now: Told
+    then: Told
+    gain: Told
 
 
 def findings(found: list[FindingSummary], language: Language = ENGLISH) -> list[FindingRow]:
@@ -109,15 +117,15 @@ def _extrapolated(one: ClassCurve, name: str, place: int, more: int) -> Series:
     return Series(name, f"k{place} thought", values, at=at)
 
 
-def _percents(value: Estimate | None, language: Language) -> str:
+def _percents(value: Estimate | None, language: Language) -> Told:
     if value is None:
-        return language.say("curve.unknown")
-    low, middle, high = (number(100 * it, 1) for it in (value.low, value.value, value.high))
-    return language.say("curve.number", value=middle, low=low, high=high)
+        return Told(language.say("curve.unknown"))
+    low, high = (number(100 * it, 1) for it in (value.low, value.high))
+    return Told(number(100 * value.value, 1), language.say("curve.range", low=low, high=high))
 
 
-def _points(value: Estimate | None, language: Language) -> str:
+def _points(value: Estimate | None, language: Language) -> Told:
     if value is None:
-        return language.say("curve.unknown")
-    low, middle, high = (points(it) for it in (value.low, value.value, value.high))
-    return language.say("curve.number", value=middle, low=low, high=high)
+        return Told(language.say("curve.unknown"))
+    low, high = (points(it) for it in (value.low, value.high))
+    return Told(points(value.value), language.say("curve.range", low=low, high=high))

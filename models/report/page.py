@@ -148,7 +148,7 @@ def _environment(code: LanguageCode) -> Environment:
     def listed(parts: Sequence[str]) -> Markup:
         return Markup(language.listed([str(escape(part)) for part in parts]))  # noqa: S704 - escaped
 
-    environment.globals |= {"t": text, "language": code}
+    environment.globals |= {"t": text, "language": code, "gap": language.texts["list.sentence"]}
     environment.filters |= {
         "percent": language.percent,
         "interval": language.interval,

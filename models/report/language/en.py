@@ -22,6 +22,7 @@ TEXTS: Final[dict[str, str]] = {
     "number.time": "{date} {time} UTC",
     "list.between": ", ",
     "list.last": "{most} and {last}",
+    "list.sentence": " ",
     "count.photograph.one": "{n}\N{NO-BREAK SPACE}photograph",
     "count.photograph.other": "{n}\N{NO-BREAK SPACE}photographs",
     "count.class.one": "{n}\N{NO-BREAK SPACE}class",
@@ -76,6 +77,7 @@ TEXTS: Final[dict[str, str]] = {
     "headline.prediction.note": "median, request to decision",
     "headline.ms": "{value}\N{NO-BREAK SPACE}ms",
     "headline.cautions": "Read with care",
+    "outcome.note": "{interval}; {meaning}",
     "outcome.miss": "Defects let through",
     "outcome.miss.meaning": "ng photographs decided ok",
     "outcome.alarm": "Good parts stopped",
@@ -85,7 +87,7 @@ TEXTS: Final[dict[str, str]] = {
     " before relying on the difference.",
     "caution.probe": "A linear probe was more accurate on these photographs ({probe} against"
     " {tuned}): the texts do not help here, or there are enough photographs without them.",
-    "caution.few.one": "1\N{NO-BREAK SPACE}class was measured on fewer than {limit} photographs (the"
+    "caution.few.one": "{n}\N{NO-BREAK SPACE}class was measured on fewer than {limit} photographs (the"
     " fewest: {least}); read the intervals, not the figures alone.",
     "caution.few.other": "{n}\N{NO-BREAK SPACE}classes were measured on fewer than {limit}"
     " photographs (the fewest: {least}); read the intervals, not the figures alone.",
@@ -128,7 +130,7 @@ TEXTS: Final[dict[str, str]] = {
     # Trust.
     "trust.title": "Can its probabilities be believed, and when does it say no?",
     "trust.lead.folds": "Calibrated on predictions of models that had not seen the photograph"
-    " (out-of-fold): probabilities are divided by a temperature of {temperature}.",
+    " (out-of-fold): logits are divided by a temperature of {temperature}.",
     "trust.lead.holdout": "Calibrated out-of-fold on the training photographs, at a temperature of"
     " {temperature}; measured on the held-out ones.",
     "trust.reliability": "Reliability",
@@ -255,18 +257,18 @@ TEXTS: Final[dict[str, str]] = {
     "curve.next": "Photograph {name} next: {more} more would raise the mean accuracy by about {gain}"
     " points ({low} to {high}).",
     "curve.enough": "{more} more photographs of any one class would hardly raise the mean accuracy.",
-    "curve.stand_in": "Measured by cross-validation on sub-samples, with {stand_in} in place of whole"
-    " tunings; intervals of 90 %.",
+    "curve.stand_in": "Measured by cross-validation on sub-samples, with a classifier that is cheaper than whole tunings;"
+    " intervals of 90 %.",
     "curve.class": "Class",
     "curve.images": "Photographs",
-    "curve.now": "Accuracy now",
-    "curve.then": "With {more} more",
+    "curve.now": "Accuracy now, %",
+    "curve.then": "With {more} more, %",
     "curve.gain": "Gain, points",
     "curve.unknown": "too few to tell",
     "curve.chart": "Accuracy by photographs of the class",
     "curve.chart.note": "Solid: measured. Dashed: extrapolated.",
     "curve.axis": "photographs",
-    "curve.number": "{value} ({low}\N{EN DASH}{high})",
+    "curve.range": "{low} to {high}",
     # The search.
     "search.title": "How the recipe was found",
     "search.lead": "{trials} were tried in {time}, each by cross-validation in {folds} folds on"

@@ -223,11 +223,9 @@ def test_findings_speak_the_pages_language() -> None:
 def test_the_learning_curve() -> None:
     curve = sample_extras()["learning_curve"]
     rows = images.curve_rows(curve)
-    assert (rows[0].now, rows[0].gain) == (
-        "87.5 (80.0\N{EN DASH}92.0)",
-        "+2.1 (+0.4\N{EN DASH}+5.0)",
-    )
-    assert rows[2].then == "too few to tell"
+    assert rows[0].now == images.Told("87.5", "80.0 to 92.0")
+    assert rows[0].gain == images.Told("+2.1", "+0.4 to +5.0")
+    assert rows[2].then == images.Told("too few to tell")
     sentence = images.curve_sentence(curve)
     assert sentence.startswith("Photograph 表面のきず 🔥 next: 10 more would raise")
     assert "about 2.1 points (0.4 to 5.0)" in sentence
