@@ -28,6 +28,8 @@ from models.imaging import View
 from models.learning_curve import LearningCurve
 from models.recipe import Recipe
 from models.search.result import SearchResult
+from models.trust.evidence import reduced_rows
+from models.trust.judge import Judge
 from models.trust.metrics import TrustMetrics
 from models.trust.quantised import Quantised
 from models.trust.rule import DecisionRule
@@ -36,7 +38,7 @@ from models.trust.rule import DecisionRule
 FORMAT_VERSIONS: Final = ("1", "2")
 _PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_features")
 _TENSORS = (*_PER_CLASS, "ctx")
-_OF_FOLDS = ("fold_embeddings", "fold_scales")
+_OF_RULE = ("fold_embeddings", "fold_scales", "photographs")
 
 
 class TuningMetrics(BaseModel):
@@ -125,12 +127,13 @@ class Artifact:
         header: what it is.
         tensors: `class_embeddings`, `class_means`, `text_features` and `zero_shot_features`, each
             `(n_classes, embed_dim)`, and `ctx`; with a rule also `fold_embeddings`, int8 of
-            `(folds * n_classes, embed_dim)`, and their `fold_scales`.
+            `(folds * n_classes, embed_dim)`, their `fold_scales`, and `photographs`, the scaled
+            statistics of the training photographs, `(n, 4)`.
     """
 
     def __init__(self, header: ArtifactHeader, tensors: Mapping[str, np.ndarray]) -> None:
         self.header = header
-        names = _TENSORS if header.rule is None else (*_TENSORS, *_OF_FOLDS)
+        names = _TENSORS if header.rule is None else (*_TENSORS, *_OF_RULE)
         self.tensors = {name: np.ascontiguousarray(tensors[name]) for name in names}
         self.digest = _digest(header, self.tensors)
 
@@ -144,7 +147,17 @@ class Artifact:
         """The class embeddings of the folds' models, one fold after the other, where there are."""
         if self.header.rule is None:
             return None
-        return Quantised(*(self.tensors[name] for name in _OF_FOLDS))
+        return Quantised(self.tensors["fold_embeddings"], self.tensors["fold_scales"])
+
+    def judge(self) -> Judge | None:
+        """Return the decision rule, ready to use; None where there is none."""
+        rule = self.header.rule
+        return None if rule is None else Judge.of(rule, self.tensors["photographs"])
+
+    def reduced(self) -> Quantised | None:
+        """Return what else an image is compared with, see `models.trust.evidence`."""
+        folds = self.fold_embeddings
+        return None if folds is None else reduced_rows(folds, self.tensors["class_means"])
 
     def to_bytes(self) -> bytes:
         """Return the artifact as a safetensors file."""
@@ -227,7 +240,7 @@ def _read(header_json: str, data: bytes, name: str) -> tuple[ArtifactHeader, dic
         raise _damaged(name, f"its header's {place}: {first['msg']}") from error
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
         raise _damaged(name, "its tensors cannot be read") from error
-    wanted = _TENSORS if header.rule is None else (*_TENSORS, *_OF_FOLDS)
+    wanted = _TENSORS if header.rule is None else (*_TENSORS, *_OF_RULE)
     missing = [tensor for tensor in wanted if tensor not in tensors]
     if missing:
         raise _damaged(name, f"it lacks {', '.join(missing)}")
@@ -252,12 +265,14 @@ def _check_shapes(header: ArtifactHeader, tensors: Mapping[str, np.ndarray], nam
 def _check_rule(
     rule: DecisionRule, n_classes: int, tensors: Mapping[str, np.ndarray], name: str
 ) -> None:
-    rows, scales = (tensors[key] for key in _OF_FOLDS)
+    rows, scales, photographs = (tensors[key] for key in _OF_RULE)
     width = tensors["class_embeddings"].shape[1]
     if rows.shape != (rule.folds * n_classes, width) or rows.dtype != np.int8:
         raise _damaged(name, f"fold_embeddings is {rows.dtype} of the shape {rows.shape}")
     if scales.shape != rows.shape[:1] or scales.dtype != np.float32:
         raise _damaged(name, f"fold_scales is {scales.dtype} of the shape {scales.shape}")
+    if photographs.ndim != 2 or photographs.shape[1] != 4 or photographs.dtype.kind != "f":
+        raise _damaged(name, f"photographs is {photographs.dtype} of the shape {photographs.shape}")
     if len(rule.scores) != n_classes or any(len(folds) != rule.folds for folds in rule.scores):
         raise _damaged(name, "its rule is of other classes or folds")
 

@@ -1,13 +1,18 @@
 """From image features to what the line may conclude. No torch here: the gateway runs without it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 
 from models.classes import ClassSpec, Role
+from models.trust.evidence import Evidence, softmax
+from models.trust.judge import ROLES, Findings, Judge
+from models.trust.photograph import PhotographStatistics
+from models.trust.policy import DEFAULT_POLICY, DecisionPolicy, can_hold
+from models.trust.reasons import Reason
 
 Verdict = Literal["ok", "ng", "undecidable"]
 
@@ -32,20 +37,28 @@ class Decision(BaseModel):
     """What a prediction answers.
 
     Attributes:
-        decision: what the line may conclude; a class of role `other` gives `undecidable`.
-        label: the most probable class.
+        decision: what the line may conclude.
+        reason: why, see `models.trust.reasons`.
+        label: the most probable class; of a decision, the most probable one that leads to it.
         probability: of that class.
         probabilities: the most probable classes, highest first.
-        prediction_set: the classes that the decision speaks of.
+        prediction_set: the classes that the image could be of, most probable first; without a rule
+            the most probable one.
     """
 
     model_config = ConfigDict(frozen=True)
 
     decision: Verdict
+    reason: Reason
     label: str
     probability: float
     probabilities: list[LabelProbability]
     prediction_set: list[str]
+
+
+class _Concluded(NamedTuple):
+    verdict: Verdict
+    reason: Reason
 
 
 def class_probabilities(
@@ -54,27 +67,163 @@ def class_probabilities(
     logit_scale: float,
 ) -> Float[np.ndarray, "n n_classes"]:
     """Return the softmax of the scaled cosines."""
-    logits = logit_scale * (features @ embeddings.T)
-    shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shares / shares.sum(axis=-1, keepdims=True)
+    return softmax(logit_scale * (features @ embeddings.T))
 
 
 def decide(
     classes: Sequence[ClassSpec | Label],
-    probabilities: Float[np.ndarray, " n_classes"],
+    evidence: Evidence,
+    *,
+    judge: Judge | None = None,
+    policy: DecisionPolicy = DEFAULT_POLICY,
+    photograph: PhotographStatistics | None = None,
+    top_k: int | None = None,
+) -> Decision:
+    """Turn the evidence of an image into what the line may conclude.
+
+    Args:
+        classes: of the model, in its order.
+        evidence: what the model says of the image.
+        judge: the model's decision rule; without one the most probable class decides.
+        policy: what the project asks of decisions.
+        photograph: the image's statistics; None where they are not to count.
+        top_k: so many classes are listed; None for all.
+    """
+    if judge is None:
+        found = Findings(evidence.probabilities)
+    else:
+        roles = [spec.role for spec in classes]
+        found = judge.find(roles, evidence, photograph, policy.alpha)
+    return conclude(classes, found, policy, top_k=top_k)
+
+
+def conclude(
+    classes: Sequence[ClassSpec | Label],
+    found: Findings,
+    policy: DecisionPolicy = DEFAULT_POLICY,
     *,
     top_k: int | None = None,
 ) -> Decision:
-    """Turn the probabilities of an image into what the line may conclude."""
-    order = np.argsort(-probabilities, kind="stable").tolist()
-    best = classes[order[0]]
+    """Apply a policy to what was found of an image."""
+    order = np.argsort(-found.probabilities, kind="stable").tolist()
+    inside = _inside(found, order[0], policy.alpha)
+    concluded = _conclude(classes, found, inside, policy)
+    label = _label(classes, order, inside, concluded.verdict)
     return Decision(
-        decision="undecidable" if best.role == "other" else best.role,
-        label=best.name,
-        probability=float(probabilities[order[0]]),
+        decision=concluded.verdict,
+        reason=concluded.reason,
+        label=classes[label].name,
+        probability=float(found.probabilities[label]),
         probabilities=[
-            LabelProbability(label=classes[index].name, probability=float(probabilities[index]))
+            LabelProbability(
+                label=classes[index].name, probability=float(found.probabilities[index])
+            )
             for index in order[:top_k]
         ],
-        prediction_set=[best.name],
+        prediction_set=[classes[index].name for index in order if inside[index]],
     )
+
+
+def _inside(found: Findings, best: int, alpha: float) -> Bool[np.ndarray, " n_classes"]:
+    """Say which classes are in the prediction set."""
+    if found.p_values is not None:
+        return np.asarray(found.p_values > alpha)
+    inside = np.zeros(len(found.probabilities), dtype=bool)
+    inside[best] = True
+    return inside
+
+
+def _label(
+    classes: Sequence[ClassSpec | Label],
+    order: Sequence[int],
+    inside: Bool[np.ndarray, " n_classes"],
+    verdict: Verdict,
+) -> int:
+    """Return the class to name: one that leads to the decision, of the set if there is one."""
+    leading = [index for index in order if classes[index].role == verdict]
+    return next((index for index in leading if inside[index]), (leading or order)[0])
+
+
+def _conclude(
+    classes: Sequence[ClassSpec | Label],
+    found: Findings,
+    inside: Bool[np.ndarray, " n_classes"],
+    policy: DecisionPolicy,
+) -> _Concluded:
+    roles = {spec.role for spec, member in zip(classes, inside, strict=True) if member}
+    against: Reason | None = found.unlike
+    if against is None and not roles:
+        against = "no_class_fits"
+    if against is None and "other" in roles:
+        against = "role_other"
+    if against is not None:
+        return _Concluded("undecidable", against)
+    possible, unheld = _possible_roles(classes, found, roles, policy)
+    if policy.review is not None:
+        return _least_cost(classes, found, possible, policy)
+    if len(possible) == 1:
+        verdict: Verdict = "ok" if "ok" in possible else "ng"
+        return _Concluded(verdict, "certain" if found.p_values is not None else "most_probable")
+    if len(possible) == 2 and not can_hold(policy.alpha, sum(found.groups)):
+        return _Concluded("undecidable", "too_few_images")
+    return _Concluded("undecidable", _why_not(roles, possible, unheld=unheld))
+
+
+def _why_not(roles: Collection[Role], possible: Collection[Role], *, unheld: bool) -> Reason:
+    """Return why it is not to be decided which of several roles, or of none, an image has."""
+    if not possible:
+        return "no_class_fits"
+    if unheld:
+        return "budget_not_held"
+    return "mixed_roles" if set(possible) <= set(roles) else "budget"
+
+
+def _possible_roles(
+    classes: Sequence[ClassSpec | Label],
+    found: Findings,
+    roles: Collection[Role],
+    policy: DecisionPolicy,
+) -> tuple[set[Role], bool]:
+    """Return which of ok and ng the image may be, and whether a budget forces one of them.
+
+    A role is possible where the set has a class of it; under a budget, unless its own p-value is as
+    low as the budget. Where so few images can never reject it, it is always possible: no promise is
+    broken in silence.
+    """
+    possible, unheld = {role for role in roles if role != "other"}, False
+    for place, role in enumerate(ROLES[:2]):
+        share = policy.budget.of(role)
+        if share is None or all(spec.role != role for spec in classes):
+            continue
+        held = found.role_p_values is not None and can_hold(share, found.groups[place])
+        if held and found.role_p_values is not None and found.role_p_values[place] <= share:
+            possible.discard(role)
+        else:
+            possible.add(role)
+            unheld |= not held
+    return possible, unheld
+
+
+def _least_cost(
+    classes: Sequence[ClassSpec | Label],
+    found: Findings,
+    possible: Collection[Role],
+    policy: DecisionPolicy,
+) -> _Concluded:
+    """Return the decision that is expected to cost least, where the budget allows it.
+
+    A class of role other costs as much as an error in either direction.
+    """
+    missed = alarmed = 0.0
+    for spec, probability in zip(classes, found.probabilities.tolist(), strict=True):
+        cost = policy.cost(spec.name)
+        missed += probability * cost.miss * (spec.role != "ok")
+        alarmed += probability * cost.false_alarm * (spec.role != "ng")
+    assert policy.review is not None  # noqa: S101 - asked for by the caller
+    if policy.review <= min(missed, alarmed):
+        return _Concluded("undecidable", "review_costs_less")
+    verdict: Verdict = "ok" if missed < alarmed else "ng"
+    against: Role = "ng" if verdict == "ok" else "ok"
+    if policy.budget.of(against) is not None and against in possible:
+        return _Concluded("undecidable", "budget")
+    return _Concluded(verdict, "least_cost")

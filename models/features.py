@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from models.backbone import IMAGE_BATCH, Backbone
@@ -16,6 +16,11 @@ from models.files import write_atomic
 from models.imaging import View
 from models.pixels import to_pixels
 from models.progress import Progress, no_progress
+from models.trust.photograph import (
+    STATISTICS_VERSION,
+    PhotographStatistics,
+    photograph_statistics,
+)
 
 _DIGEST_SIZE = hashlib.sha256().digest_size
 
@@ -145,13 +150,48 @@ def image_features(
         batch = pending[start : start + backbone.image_batch]
         size, interpolation = backbone.pixels.size, backbone.pixels.interpolation
         pixels = [to_pixels(image.read(), view, size, interpolation) for _, image in batch]
-        for (key, _), feature in zip(
-            batch, backbone.encode_images(torch.from_numpy(np.stack(pixels))), strict=True
-        ):
+        encoded = backbone.encode_images(torch.from_numpy(np.stack(pixels)))
+        for (key, _), feature, image in zip(batch, encoded, pixels, strict=True):
             store.put(key, feature.clone())
+            _keep_statistics(store, _statistics_key(key.image_sha256, backbone, view), image)
             known[key] = feature
         done += len(batch)
         progress(done, total)
     if not keys:
         return torch.empty(0, backbone.embed_dim)
     return torch.stack([known[key] for key in keys])
+
+
+def statistics_of(
+    images: Sequence[ImageSource], backbone: Backbone, view: View, store: FeatureStore
+) -> list[PhotographStatistics]:
+    """Return the statistics of photographs; decodes those that `store` lacks.
+
+    They stand in the store beside the features, under what they depend on.
+
+    Raises:
+        BadImage: an image cannot be decoded.
+    """
+    spec = backbone.pixels
+    found = []
+    for image in images:
+        key = _statistics_key(image.sha256, backbone, view)
+        values = store.get(key)
+        if values is None:
+            pixels = to_pixels(image.read(), view, spec.size, spec.interpolation)
+            values = _keep_statistics(store, key, pixels)
+        found.append(PhotographStatistics(*values.tolist()))
+    return found
+
+
+def _statistics_key(sha256: str, backbone: Backbone, view: View) -> FeatureKey:
+    spec = backbone.pixels
+    return FeatureKey(sha256, f"{STATISTICS_VERSION} {spec.size} {spec.interpolation}", view.digest)
+
+
+def _keep_statistics(
+    store: FeatureStore, key: FeatureKey, pixels: UInt8[np.ndarray, "3 size size"]
+) -> Float[Tensor, " 4"]:
+    values = torch.tensor(photograph_statistics(pixels), dtype=torch.float32)
+    store.put(key, values)
+    return values

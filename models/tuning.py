@@ -11,6 +11,7 @@ from functools import partial
 from importlib.metadata import version
 from typing import Literal, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -31,7 +32,7 @@ from models.evaluation.metrics import evaluate
 from models.evaluation.results import Basis, Evaluation
 from models.evaluation.splits import cross_validation_folds
 from models.faults import fault_of
-from models.features import FeatureStore, image_features
+from models.features import FeatureStore, image_features, statistics_of
 from models.fusion import Texts, fused_embeddings
 from models.imaging import View
 from models.loss import EpochRecord
@@ -39,6 +40,18 @@ from models.recipe import Recipe
 from models.text_encoder import CHUNK
 from models.threads import fixed_threads
 from models.training_set import TrainingSet
+from models.trust.fitting import calibration_groups
+from models.trust.folds import (
+    FoldModels,
+    MainModel,
+    NewImages,
+    TrainingImages,
+    Trusted,
+    trust,
+)
+from models.trust.photograph import PhotographStatistics
+from models.trust.policy import DEFAULT_POLICY, DecisionPolicy, check_budget, check_names
+from models.trust.rule import DecisionRule
 from models.tuner import Tuner
 
 Phase = Literal["features", "tune", "evaluate"]
@@ -89,6 +102,8 @@ class Tuning:
 
     What its accuracy is measured on: the `holdout` images where every class has enough groups of
     them, see `models.dataset.has_holdout`, else out-of-fold predictions inside the training images.
+    Out-of-fold predictions also calibrate the decision rule, whatever it is measured on; where no
+    class has two groups of images there are none, and no rule.
 
     Args:
         classes: in the order that the artifact keeps.
@@ -133,6 +148,19 @@ class Tuning:
         self._phase: Phase = "features"
         self._prompt_names = [spec.prompt_name for spec in classes]
         self._seconds: dict[str, float] = {}
+        self._policy = DEFAULT_POLICY
+
+    def measure_by(self, policy: DecisionPolicy) -> None:
+        """Measure decisions by another policy than the default; the artifact's digest stays.
+
+        Raises:
+            BadInput: costs of classes that are not there, or a budget that cannot be kept.
+        """
+        check_names(policy, [spec.name for spec in self._classes])
+        labels = [image.label for image in self._train]
+        groups = calibration_groups(self._classes, labels, [image.group for image in self._train])
+        check_budget(policy.budget, groups, "there are")
+        self._policy = policy
 
     def run(self) -> Artifact:
         """Tune, evaluate, and return the artifact.
@@ -161,6 +189,7 @@ class Tuning:
     def _artifact(self) -> Artifact:
         with self._timed("features"):
             features = self._features([*self._train, *self._holdout])
+            statistics = statistics_of(self._train, self._backbone, self._view, self._store)
         train, holdout = features.split([len(self._train), len(self._holdout)])
         groups = [image.group for image in self._train]
         data = TrainingSet(self._prompt_names, train, _labels(self._train), groups)
@@ -170,23 +199,22 @@ class Tuning:
         before = zero_shot(self._backbone, self._prompt_names)
         embeddings = self._embeddings(Texts(text, before), data)
         with self._timed("evaluate"):
-            if self._holdout:
-                decided = self._probabilities(holdout, embeddings)
-                untuned = self._evaluate(self._probabilities(holdout, before))
-            else:
-                decided = self._out_of_fold(data, before)
-                untuned = self._evaluate(self._probabilities(train, before))
-            folds = [] if self._holdout else self._folds(data)
-            probed = probe_probabilities(self._backbone, data, folds, holdout)
+            folds = self._fold_models(data, before)
+            decided = self._decided(data, holdout, embeddings, folds)
+            untuned = self._probabilities(holdout if self._holdout else train, before)
+            apart = [] if self._holdout else self._folds(data)
+            probed = probe_probabilities(self._backbone, data, apart, holdout)
+            trusted = self._trusted(data, holdout, embeddings, means, folds, statistics)
         metrics = TuningMetrics(
             tuned=self._evaluate(decided),
-            zero_shot=untuned,
+            zero_shot=self._evaluate(untuned),
             linear_probe=None if probed is None else self._evaluate(probed),
             wrong=wrong_images(self._judged, decided, [spec.name for spec in self._classes]),
             collapse_before=collapse_metrics(before, train, data.labels),
             collapse_after=collapse_metrics(text, train, data.labels),
             history=[asdict(record) for record in tuner.history],
             seconds=self._seconds,
+            trust=trusted and trusted.metrics,
         )
         tensors = {
             "class_embeddings": embeddings,
@@ -196,7 +224,53 @@ class Tuning:
             "zero_shot_features": before,
         }
         arrays = {name: tensor.detach().cpu().numpy() for name, tensor in tensors.items()}
-        return Artifact(self._header(metrics, data), arrays)
+        if trusted is not None:
+            arrays |= trusted.tensors
+        return Artifact(self._header(metrics, data, trusted and trusted.rule), arrays)
+
+    def _decided(
+        self,
+        data: TrainingSet,
+        holdout: Float[Tensor, "held_out dim"],
+        embeddings: Float[Tensor, "n_classes dim"],
+        folds: FoldModels | None,
+    ) -> Float[Tensor, "judged n_classes"]:
+        """Return what is said of the images that accuracy is measured on."""
+        if self._holdout:
+            return self._probabilities(holdout, embeddings)
+        assert folds is not None  # noqa: S101 - without a holdout there are images for folds
+        scale = self._backbone.logit_scale
+        return torch.from_numpy(folds.probabilities(data.features.numpy(), scale))
+
+    def _trusted(
+        self,
+        data: TrainingSet,
+        holdout: Float[Tensor, "n dim"],
+        embeddings: Float[Tensor, "n_classes dim"],
+        means: Float[Tensor, "n_classes dim"],
+        folds: FoldModels | None,
+        statistics: Sequence[PhotographStatistics],
+    ) -> Trusted | None:
+        """Fit the decision rule and measure it; None where there were no folds."""
+        if folds is None:
+            return None
+        images = TrainingImages(
+            features=data.features.numpy(),
+            labels=data.labels.numpy(),
+            groups=[image.group for image in self._train],
+            digests=[image.sha256 for image in self._train],
+            statistics=np.array(statistics, dtype=np.float32),
+        )
+        scale = self._backbone.logit_scale
+        new = None
+        if self._holdout:
+            new = NewImages(
+                holdout.numpy(),
+                _labels(self._holdout).numpy(),
+                statistics_of(self._holdout, self._backbone, self._view, self._store),
+            )
+        model = MainModel(embeddings.numpy(), means.numpy(), scale)
+        return trust(self._classes, images, model, folds, new, self._policy)
 
     def _features(self, images: Sequence[LabelledImage]) -> Float[Tensor, "n embed_dim"]:
         clock = _PhaseClock("features", len(images))
@@ -226,19 +300,21 @@ class Tuning:
         self._observer.on_checkpoint(self._checkpoint)
         self._observer.on_progress(progress)
 
-    def _out_of_fold(
+    def _fold_models(
         self, data: TrainingSet, written: Float[Tensor, "n_classes dim"]
-    ) -> Float[Tensor, "n n_classes"]:
-        """Predict every training image by a model that was tuned without its fold."""
+    ) -> FoldModels | None:
+        """Tune a model without each fold; None where no class has a second group to leave out."""
+        labels, groups = data.labels.tolist(), data.groups or ()
+        if len(set(zip(labels, groups, strict=True))) == len(set(labels)):
+            return None
         folds, steps = self._folds(data), self._recipe.steps
         clock = _PhaseClock("evaluate", steps * len(folds))
-        probabilities = torch.empty(len(data.labels), len(self._classes))
-        for number, (train, test) in enumerate(folds):
+        models = []
+        for number, (train, _) in enumerate(folds):
             part = data.subset(train)
             tuner = self._run(number + 1, part, clock, done=number * steps)
-            embeddings = self._embeddings(Texts(tuner.text_features(), written), part)
-            probabilities[test] = self._probabilities(data.features[test], embeddings)
-        return probabilities
+            models.append(self._embeddings(Texts(tuner.text_features(), written), part).numpy())
+        return FoldModels([test for _, test in folds], np.stack(models))
 
     def _folds(self, data: TrainingSet) -> list[tuple[list[int], list[int]]]:
         labels, groups = data.labels.tolist(), data.groups or ()
@@ -262,8 +338,11 @@ class Tuning:
         basis: Basis = "holdout" if self._holdout else "out-of-fold"
         return evaluate(probabilities, _labels(self._judged), basis)
 
-    def _header(self, metrics: TuningMetrics, data: TrainingSet) -> ArtifactHeader:
+    def _header(
+        self, metrics: TuningMetrics, data: TrainingSet, rule: DecisionRule | None
+    ) -> ArtifactHeader:
         return ArtifactHeader(
+            format_version=1 if rule is None else 2,
             backbone=self._backbone.source,
             backbone_digest=self._backbone.digest,
             classes=self._classes,
@@ -273,6 +352,7 @@ class Tuning:
             snapshot=self._snapshot,
             n_train=torch.bincount(data.labels, minlength=len(self._classes)).tolist(),
             logit_scale=self._backbone.logit_scale,
+            rule=rule,
             metrics=metrics,
             created=datetime.now(UTC),
             shotline=version("shotline"),

@@ -24,19 +24,22 @@ from app.core.errors import Unavailable
 from app.core.jobs import BATCHES, TUNINGS, Failure, Lease, failure_of
 from app.core.settings import Settings
 from app.core.storage import Storage
-from app.core.tables import BatchImage, BatchPart
-from app.predictions.embeddings import EmbeddingStore, probabilities
+from app.core.tables import BatchImage, BatchPart, Project
+from app.predictions.embeddings import EmbeddingStore, evidence
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.loading import load_encoder
 from app.predictions.model import ResidentModel, read_artifact_of, resident
 from app.predictions.repository import Version
 from app.predictions.repository import version as find_version
 from app.predictions.schemas import shown_decision
+from app.projects.decisions import policy_of
 from models.chunks import smaller
 from models.decision import decide
 from models.errors import OutOfMemory, ShotlineError
 from models.faults import fault_of
 from models.pixels import to_pixels
+from models.trust.photograph import PhotographStatistics, photograph_statistics
+from models.trust.policy import DecisionPolicy
 from worker.child import GaveWay, HandedBack, LeaseLost, main, patiently, run_job
 
 log = structlog.get_logger(__name__)
@@ -44,11 +47,19 @@ log = structlog.get_logger(__name__)
 Pixels = UInt8[np.ndarray, "3 size size"]
 
 
+class Decoded(NamedTuple):
+    """What an image encoder sees of a photograph, and what the photograph is like."""
+
+    pixels: Pixels
+    photograph: PhotographStatistics
+
+
 class Job(NamedTuple):
     """What is to be done.
 
     Attributes:
         version: decides.
+        policy: what the project asks of decisions now.
         top_k: so many classes are listed; None for all.
         total: images of the batch.
         done: images that earlier attempts recorded.
@@ -56,6 +67,7 @@ class Job(NamedTuple):
     """
 
     version: Version
+    policy: DecisionPolicy
     top_k: int | None
     total: int
     done: int
@@ -77,6 +89,7 @@ class Decider:
         encoder: of its backbone.
         storage: holds the images.
         settings: limits, threads, and how many images ride together.
+        policy: what is asked of decisions.
         top_k: so many classes are listed; None for all.
 
     Raises:
@@ -89,8 +102,10 @@ class Decider:
         encoder: ImageEncoder,
         storage: Storage,
         settings: Settings,
+        policy: DecisionPolicy,
         top_k: int | None,
     ) -> None:
+        self._policy = policy
         self._head = model.check_encoder(encoder)
         self._model, self._encoder, self._storage = model, encoder, storage
         self._top_k, self._ride_images = top_k, settings.prediction.max_batch
@@ -112,26 +127,37 @@ class Decider:
 
     def _ride(self, images: Sequence[BatchImage]) -> Part:
         decoded = list(self._decoders.map(self._decode, images))
-        pixels = [found for found in decoded if isinstance(found, np.ndarray)]
-        decisions = iter(self._decisions(pixels))
+        whole = [found for found in decoded if isinstance(found, Decoded)]
+        decisions = iter(self._decisions(whole))
         lines = [
             as_line(
                 image.position,
                 image.name,
                 self._shown,
-                said=next(decisions) if isinstance(found, np.ndarray) else found,
+                said=next(decisions) if isinstance(found, Decoded) else found,
             )
             for image, found in zip(images, decoded, strict=True)
         ]
-        return Part(b"".join(lines), len(images) - len(pixels))
+        return Part(b"".join(lines), len(images) - len(whole))
 
-    def _decisions(self, pixels: Sequence[Pixels]) -> list[dict[str, Any]]:
-        if not pixels:
+    def _decisions(self, images: Sequence[Decoded]) -> list[dict[str, Any]]:
+        if not images:
             return []
-        features = self._encode(pixels)
-        rows = probabilities(features, [self._head] * len(pixels))
-        labels = self._model.labels
-        return [shown_decision(decide(labels, row, top_k=self._top_k)) for row in rows]
+        features = self._encode([image.pixels for image in images])
+        rows = evidence(features, [self._head] * len(images))
+        return [
+            shown_decision(
+                decide(
+                    self._model.labels,
+                    row,
+                    judge=self._model.judge,
+                    policy=self._policy,
+                    photograph=image.photograph,
+                    top_k=self._top_k,
+                )
+            )
+            for row, image in zip(rows, images, strict=True)
+        ]
 
     def _encode(self, pixels: Sequence[Pixels]) -> Float[np.ndarray, "n embed_dim"]:
         """Encode the images, from here on fewer at a time where they are too many for the device.
@@ -153,13 +179,13 @@ class Decider:
             size = self._ride_images = fewer
             log.warning("out_of_memory", images_at_a_time=size)
 
-    def _decode(self, image: BatchImage) -> Pixels | Failure:
+    def _decode(self, image: BatchImage) -> Decoded | Failure:
         if image.sha256 is None:
             assert image.problem is not None  # noqa: S101 - an image has one of the two
             return Failure(problem=image.problem["problem"], fix=image.problem["fix"])
         spec = self._encoder.pixels
         try:
-            return to_pixels(
+            pixels = to_pixels(
                 self._storage.read(image.sha256),
                 self._model.view,
                 spec.size,
@@ -168,6 +194,7 @@ class Decider:
             )
         except ShotlineError as error:
             return failure_of(error)
+        return Decoded(pixels, photograph_statistics(pixels))
 
 
 def _out_of_memory() -> OutOfMemory:
@@ -211,12 +238,13 @@ class BatchRun:
                 raise LeaseLost
             done = sum(part.count for part in repository.parts(session, batch.id))
             failed = int((batch.progress or {}).get("failed", 0))
-            return Job(version, batch.top_k, batch.image_count, done, failed)
+            policy = policy_of(session.get_one(Project, batch.project_id))
+            return Job(version, policy, batch.top_k, batch.image_count, done, failed)
 
     def _decide(self, job: Job) -> None:
         encoder = load_encoder(self._settings.backbone, self._settings.engine_folder)
         model = self._model(job.version, encoder)
-        decider = Decider(model, encoder, self._storage, self._settings, job.top_k)
+        decider = Decider(model, encoder, self._storage, self._settings, job.policy, job.top_k)
         try:
             self._parts(job, decider)
         finally:
@@ -227,7 +255,8 @@ class BatchRun:
         head = None
         if artifact.header.backbone_digest == encoder.digest:
             store = EmbeddingStore(self._settings.prediction.model_bytes)
-            head = store.add(artifact.class_embeddings, artifact.header.logit_scale)
+            embeddings, logit_scale = artifact.class_embeddings, artifact.header.logit_scale
+            head = store.add(embeddings, logit_scale, artifact.reduced())
         return resident(version, artifact, head)
 
     def _parts(self, job: Job, decider: Decider) -> None:

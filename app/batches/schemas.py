@@ -110,14 +110,14 @@ BATCH_BODY: dict[str, Any] = {
 }
 
 _LINE = (
-    '{"index":0,"name":"0001.png","decision":"ng","label":"scratch","probability":0.94,'
+    '{"index":0,"name":"0001.png","decision":"ng","reason":"certain","label":"scratch","probability":0.94,'
     '"probabilities":[{"label":"scratch","probability":0.94},{"label":"good","probability":0.06}],'
     '"prediction_set":["scratch"],"model":{"id":"01a20b55-77aa-7c01-8f1e-2d9a6b3c4e5f",'
     '"version":7,"digest":"sha256:2c26…"}}\n'
 )
 _TABLE = (
-    "index,name,decision,label,probability,probability_good,probability_scratch,version,"
-    "model_digest,error\r\n0,0001.png,ng,scratch,0.940000,0.060000,0.940000,7,sha256:2c26…,\r\n"
+    "index,name,decision,reason,label,probability,probability_good,probability_scratch,version,"
+    "model_digest,error\r\n0,0001.png,ng,certain,scratch,0.940000,0.060000,0.940000,7,sha256:2c26…,\r\n"
 )
 
 # What the results may be, for OpenAPI.

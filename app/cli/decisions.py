@@ -11,8 +11,9 @@ from app.cli.console import plain
 from app.core.spreadsheet import cell, csv_bytes
 from models.errors import BadImage, ShotlineError
 from models.names import printable
+from models.trust.reasons import SENTENCES
 
-COLUMNS = ("image", "decision", "label", "probability", "problem")
+COLUMNS = ("image", "decision", "reason", "label", "probability", "problem")
 
 _COLOURS = {"ok": "green", "ng": "red", "undecidable": "yellow"}
 _LONGEST = 10_000  # characters of a path or problem
@@ -56,6 +57,7 @@ def as_table(results: Sequence[Decided]) -> Table:
     table.add_column("Decision")
     table.add_column("Class", overflow="fold")
     table.add_column("Probability")
+    table.add_column("Why", overflow="fold")
     for path, answer in results:
         if isinstance(answer, ShotlineError):
             continue
@@ -64,6 +66,7 @@ def as_table(results: Sequence[Decided]) -> Table:
             Text(answer["decision"], _COLOURS[answer["decision"]]),
             Text(answer["label"]),
             f"{answer['probability']:.3f}",
+            Text(_sentence(answer)),
         )
     return table
 
@@ -76,5 +79,18 @@ def as_csv(results: Sequence[Decided]) -> bytes:
 def _line(decided: Decided) -> tuple[str, ...]:
     image, answer = cell(printable(str(decided.image), _LONGEST)), decided.outcome
     if isinstance(answer, ShotlineError):
-        return (image, "", "", "", cell(printable(answer.problem, _LONGEST)))
-    return (image, answer["decision"], cell(answer["label"]), f"{answer['probability']:.6f}", "")
+        return (image, "", "", "", "", cell(printable(answer.problem, _LONGEST)))
+    return (
+        image,
+        answer["decision"],
+        answer.get("reason") or "",
+        cell(answer["label"]),
+        f"{answer['probability']:.6f}",
+        "",
+    )
+
+
+def _sentence(answer: dict[str, Any]) -> str:
+    """Return why, for people; nothing where an older gateway does not say."""
+    reason = answer.get("reason")
+    return "" if reason is None else SENTENCES.get(reason, reason)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from models.backbone import Backbone
     from models.imaging import View
     from models.recipe import Recipe
+    from models.trust.policy import DecisionPolicy
 
 BackboneOption = Annotated[
     str | None,
@@ -39,6 +40,27 @@ CaFileOption = Annotated[
         envvar="SHOTLINE_CA_FILE",
         help="PEM file of who vouches for the gateway's certificate, where nobody public does.",
     ),
+]
+AlphaOption = Annotated[
+    float | None,
+    typer.Option("--alpha", help="About this share of images may have a set without their class."),
+]
+MissedOption = Annotated[
+    float | None,
+    typer.Option("--missed-ng", help="At most this share of bad parts is to be called ok."),
+]
+AlarmsOption = Annotated[
+    float | None,
+    typer.Option("--false-alarms", help="At most this share of good parts is to be called ng."),
+]
+MissCostOption = Annotated[
+    list[str] | None, typer.Option("--miss", help="CLASS=COST of calling such a part ok.")
+]
+AlarmCostOption = Annotated[
+    list[str] | None, typer.Option("--alarm", help="CLASS=COST of calling such a part ng.")
+]
+ReviewOption = Annotated[
+    float | None, typer.Option("--review", help="Cost of having a person look, in the same unit.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -81,6 +103,30 @@ def read_settings(settings: Sequence[str]) -> dict[str, Any]:
         except json.JSONDecodeError:
             values[name] = text
     return values
+
+
+def read_policy(
+    alpha: float | None,
+    missed_ng: float | None,
+    false_alarms: float | None,
+    miss: Sequence[str] | None,
+    alarm: Sequence[str] | None,
+    review: float | None,
+) -> "DecisionPolicy":
+    """Read what is asked of decisions; the default policy where nothing is.
+
+    Raises:
+        BadInput: not a number where one is expected, or a value out of range.
+    """
+    from models.trust.policy import DecisionPolicy
+
+    costs: dict[str, dict[str, str]] = {}
+    for field, option, pairs in (("miss", "--miss", miss), ("false_alarm", "--alarm", alarm)):
+        for name, text in split_pairs(pairs or (), BadInput, f"{option} scratch=50"):
+            costs.setdefault(name, {})[field] = text
+    budget = {"missed_ng": missed_ng, "false_alarms": false_alarms}
+    given = {"costs": costs, "review": review, "budget": budget}
+    return DecisionPolicy.read(given if alpha is None else given | {"alpha": alpha})
 
 
 def read_view(roi: str | None, resize: Literal["fit", "crop", "stretch"]) -> "View":

@@ -9,20 +9,29 @@ import typer
 
 from app.cli.console import err, fail, out, progress_bar
 from app.cli.options import (
+    AlarmCostOption,
+    AlarmsOption,
+    AlphaOption,
     BackboneOption,
     CaFileOption,
     DeviceOption,
     JsonOption,
+    MissCostOption,
+    MissedOption,
     OnlineOption,
     PrecisionOption,
+    ReviewOption,
     check_output,
     load,
+    read_policy,
 )
 from models.errors import BadImage, BadInput, ShotlineError
 
 if TYPE_CHECKING:
     from app.cli.decisions import Decided
+    from models.artifact import Artifact
     from models.predictor import Predictor
+    from models.trust.policy import DecisionPolicy
 
 _HERE = "http://127.0.0.1:8000"
 _MODEL = ".safetensors"
@@ -56,6 +65,12 @@ def predict(
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     online: OnlineOption = False,
+    alpha: AlphaOption = None,
+    missed_ng: MissedOption = None,
+    false_alarms: AlarmsOption = None,
+    miss: MissCostOption = None,
+    alarm: AlarmCostOption = None,
+    review: ReviewOption = None,
     as_json: JsonOption = False,
     csv: Annotated[
         Path | None, typer.Option(help="Write a line for each image to this file, too.")
@@ -65,17 +80,24 @@ def predict(
     """Decide on photographs. A bad one is named and the others are decided; the exit code is 2."""
     if csv is not None:
         check_output(csv, force=force)
+    asked = alpha, missed_ng, false_alarms, miss, alarm, review
     if project is None and url is None:
         model, images = _model_and_images(paths)
-        results, ended = _by_file(model, images, top_k, backbone, device, precision, online), None
+        policy = read_policy(*asked)
+        results = _by_file(model, images, top_k, policy, backbone, device, precision, online)
+        ended = None
     else:
         computing = backbone is not None, device != "auto", precision != "auto", online
         _refuse_options(dict(zip(_COMPUTING, computing, strict=True)))
+        _refuse_policy(
+            dict(zip(_ASKING, (value is not None and value != [] for value in asked), strict=True))
+        )
         results, ended = _by_gateway(paths, project, url, key, ca_file, top_k)
     _report(results, ended, as_json=as_json, csv=csv)
 
 
 _COMPUTING = ("--backbone", "--device", "--precision", "--online")
+_ASKING = ("--alpha", "--missed-ng", "--false-alarms", "--miss", "--alarm", "--review")
 
 
 def _model_and_images(paths: list[Path]) -> tuple[Path, list[Path]]:
@@ -101,10 +123,21 @@ def _refuse_options(given: dict[str, bool]) -> None:
             )
 
 
+def _refuse_policy(given: dict[str, bool]) -> None:
+    for option, is_given in given.items():
+        if is_given:
+            raise BadInput(
+                f"{option} is for a model file; with --project the project says what it asks.",
+                fix=f"Leave {option} out, or change the project's decisions.",
+                field=option.removeprefix("--"),
+            )
+
+
 def _by_file(
     model: Path,
     images: list[Path],
     top_k: int | None,
+    policy: "DecisionPolicy",
     backbone: str | None,
     device: DeviceOption,
     precision: PrecisionOption,
@@ -112,8 +145,11 @@ def _by_file(
 ) -> "list[Decided]":
     from models.artifact import read_artifact
     from models.predictor import Predictor
+    from models.trust.policy import check_names
 
     artifact = read_artifact(model)
+    check_names(policy, [spec.name for spec in artifact.header.classes])
+    _check_budget(artifact, policy)
     with err.status("Loading the backbone …"):
         loaded = load(backbone or artifact.header.backbone, device, precision, online=online)
     predictor = Predictor(artifact, loaded)
@@ -121,16 +157,27 @@ def _by_file(
         task = bar.add_task("Deciding", total=len(images), note="")
         results = []
         for path in images:
-            results.append(_decide(predictor, path, top_k))
+            results.append(_decide(predictor, path, top_k, policy))
             bar.advance(task)
     return results
 
 
-def _decide(predictor: "Predictor", path: Path, top_k: int | None) -> "Decided":
+def _check_budget(artifact: "Artifact", policy: "DecisionPolicy") -> None:
+    """Refuse a budget that the model cannot keep."""
+    from models.trust.policy import check_budget
+
+    rule, roles = artifact.header.rule, {spec.role for spec in artifact.header.classes}
+    groups = {role: 0 if rule is None else rule.groups(role) for role in roles}
+    check_budget(policy.budget, groups, "the model was calibrated on")
+
+
+def _decide(
+    predictor: "Predictor", path: Path, top_k: int | None, policy: "DecisionPolicy"
+) -> "Decided":
     from app.cli.decisions import Decided, bad, unreadable
 
     try:
-        answer = predictor.predict([path.read_bytes()], top_k=top_k)[0]
+        answer = predictor.predict([path.read_bytes()], top_k=top_k, policy=policy)[0]
     except OSError as error:
         return unreadable(path, error)
     except BadImage as error:

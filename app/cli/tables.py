@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from models.classes import ClassSpec
     from models.collapse.measures import CollapseMetrics
     from models.evaluation.results import Evaluation, Proportion
+    from models.trust.metrics import TrustMetrics
 
 _NOTHING = "\N{EM DASH}"
 
@@ -72,6 +73,27 @@ def collapse_table(
     return table
 
 
+def trust_table(trust: "TrustMetrics", *, title: str = "Decisions") -> Table:
+    """Show how far a model's decisions can be trusted."""
+    basis = "held-out" if trust.basis == "holdout" else "out-of-fold"
+    table = Table(title=title, caption=f"{trust.n_images} {basis} images; alpha {trust.alpha:g}")
+    table.add_column("Measure")
+    table.add_column("Value", justify="right", no_wrap=True)
+    accuracy = trust.decided_accuracy
+    rows = {
+        "Decided": _share(trust.decided),
+        "Right, of the decided": "" if accuracy is None else _share(accuracy),
+        "True class in the set": _share(trust.coverage),
+        "Classes in a set": f"{trust.mean_set_size:.2f}",
+        "Unlike the training images": _share(trust.unlike),
+        "Calibration error before": f"{trust.before.ece:.3f}",
+        f"Calibration error, temperature {trust.temperature:.2f}": f"{trust.after.ece:.3f}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    return table
+
+
 def seconds_table(seconds: Mapping[str, float], *, title: str = "Time") -> Table:
     """Return the seconds of each phase, and their sum."""
     table = Table(title=title)
@@ -93,6 +115,10 @@ def _add_accuracy(
 
 def _accuracy(value: "Proportion") -> str:
     return f"{100 * value.value:.1f} ({100 * value.low:.1f}\N{EN DASH}{100 * value.high:.1f})"
+
+
+def _share(share: "Proportion") -> str:
+    return f"{100 * share.value:.1f} %"
 
 
 def _number(value: float) -> str:

@@ -9,14 +9,21 @@ from rich.progress import Progress, TaskID
 
 from app.cli.console import PHASES, err, out, plain, progress_bar
 from app.cli.options import (
+    AlarmCostOption,
+    AlarmsOption,
+    AlphaOption,
     BackboneOption,
     DeviceOption,
     JsonOption,
+    MissCostOption,
+    MissedOption,
     OnlineOption,
     PrecisionOption,
+    ReviewOption,
     check_distinct,
     check_output,
     load,
+    read_policy,
     read_recipe,
     read_view,
     split_pairs,
@@ -77,6 +84,12 @@ def tune(
         Literal["en", "ja"], typer.Option(help="Of the report: English or Japanese.")
     ] = "en",
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
+    alpha: AlphaOption = None,
+    missed_ng: MissedOption = None,
+    false_alarms: AlarmsOption = None,
+    miss: MissCostOption = None,
+    alarm: AlarmCostOption = None,
+    review: ReviewOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Tune prompts on a folder of labelled photographs; print the accuracy on what was not used."""
@@ -88,6 +101,7 @@ def tune(
         check_output(checkpoint, force=True)
     start = _load_checkpoint(checkpoint)
     recipe, view = read_recipe(settings or []), read_view(roi, resize)
+    policy = read_policy(alpha, missed_ng, false_alarms, miss, alarm, review)
     images = _read(folder, ok or [], prompt or [], groups)
 
     from models.artifact import write_artifact
@@ -111,6 +125,7 @@ def tune(
             observer=_Observer(bar, checkpoint),
             checkpoint=start,
         )
+        tuning.measure_by(policy)
         artifact = tuning.run()
     write_artifact(artifact, out_file)
     if checkpoint is not None:
@@ -213,7 +228,7 @@ def _write_report(
 
 
 def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bool) -> None:
-    from app.cli.tables import collapse_table, evaluation_table, seconds_table
+    from app.cli.tables import collapse_table, evaluation_table, seconds_table, trust_table
 
     header, metrics = artifact.header, artifact.header.metrics
     if as_json:
@@ -223,6 +238,8 @@ def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bo
         return
     out.print(evaluation_table(header.classes, metrics.tuned, metrics.zero_shot))
     out.print(collapse_table(metrics.collapse_before, metrics.collapse_after, len(header.classes)))
+    if metrics.trust is not None:
+        out.print(trust_table(metrics.trust))
     out.print(seconds_table(metrics.seconds))
     places = {"Model": path, "Digest": artifact.digest, "Report": report}
     for name, place in places.items():

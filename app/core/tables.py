@@ -67,7 +67,8 @@ class Project(Table):
 
     `name_key` is the name after normalisation, under which duplicates are found. `view` is a
     `models.imaging.View` as JSON. `revision` is that of the last change of what gateways serve.
-    `retention` has the rules that are not the box's: see `app.predictions.retention`.
+    `retention` has the rules that are not the box's: see `app.predictions.retention`. `decisions`
+    is a `models.trust.policy.DecisionPolicy` as JSON, None the default one.
     """
 
     __tablename__ = "projects"
@@ -83,6 +84,7 @@ class Project(Table):
     keep_images: Mapped[KeepImages] = mapped_column(String(16), default="undecidable")
     revision: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
     retention: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
+    decisions: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
 
@@ -342,6 +344,7 @@ class PredictionRecord(Table):
     station: Mapped[str | None]
     captured_at: Mapped[datetime | None]
     decision: Mapped[Decision] = mapped_column(String(16))
+    reason: Mapped[str | None] = mapped_column(String(32))
     label: Mapped[str]
     probability: Mapped[float] = mapped_column(Float(53))
     probabilities: Mapped[list[Any]]

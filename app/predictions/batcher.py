@@ -21,14 +21,15 @@ from uuid import UUID
 
 import numpy as np
 import structlog
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from app.core.errors import DeadlinePassed, Unavailable
-from app.predictions.embeddings import Head, probabilities
+from app.predictions.embeddings import Head, evidence
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.pipeline import Features, Pipeline, Result, pipeline_of
 from app.predictions.metrics import PredictionMetrics
 from models.errors import ShotlineError
+from models.trust.evidence import Evidence
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +37,7 @@ log = structlog.get_logger(__name__)
 class Encoded(NamedTuple):
     """What an image's own model says of it, and the seconds it waited and its batch took."""
 
-    probabilities: Float[np.ndarray, " n_classes"]
+    evidence: Evidence
     queue: float
     encode: float
 
@@ -244,13 +245,13 @@ class Batcher:
         self, images: Sequence[_Waiting], features: Features, started: float, seconds: float
     ) -> None:
         try:
-            found = probabilities(features, [waiting.head for waiting in images])
+            found = evidence(features, [waiting.head for waiting in images])
         except Exception as error:
             log.exception("scoring_failed", images=len(images))
             self._failed(images, error)
             return
-        for waiting, shares in zip(images, found, strict=True):
-            waiting.future.set_result(Encoded(shares, started - waiting.since, seconds))
+        for waiting, own in zip(images, found, strict=True):
+            waiting.future.set_result(Encoded(own, started - waiting.since, seconds))
 
     def _ended(self) -> None:
         with self._changed:

@@ -15,15 +15,17 @@ from models.artifact import Artifact
 from models.decision import Label
 from models.errors import ArtifactMismatch
 from models.imaging import View
+from models.trust.judge import Judge
 
 Value = TypeVar("Value", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
 class ResidentModel:
-    """A version in memory: its embeddings are in the store, the rest is about a kilobyte.
+    """A version in memory: its embeddings are in the store, the rest is a few kilobytes.
 
     Attributes:
+        judge: its decision rule; None where it was tuned before there were any.
         head: its rows in the store; None where it is of another backbone than the gateway's.
     """
 
@@ -35,6 +37,7 @@ class ResidentModel:
     backbone_digest: str
     labels: tuple[Label, ...]
     view: View
+    judge: Judge | None
     head: Head | None
 
     def check_encoder(self, encoder: ImageEncoder) -> Head:
@@ -84,6 +87,7 @@ def resident(version: Version, artifact: Artifact, head: Head | None) -> Residen
         backbone_digest=_shared(header.backbone_digest),
         labels=_shared(tuple(_shared(Label(s.name, s.role)) for s in header.classes)),
         view=_shared(header.view),
+        judge=artifact.judge(),
         head=head,
     )
 

@@ -23,6 +23,7 @@ from app.predictions.schemas import PredictionOut, RecordOut
 from app.predictions.serving import COMPACT
 from app.projects import service as projects
 from models.names import printable
+from models.trust.reasons import Reason
 
 router = APIRouter(prefix="/v1", tags=["predictions"], route_class=Route)
 
@@ -37,6 +38,7 @@ def _filter(  # noqa: PLR0913, PLR0917 - each is something to ask for
     image_id: _Text = None,
     station: _Text = None,
     decision: Decision | None = None,
+    reason: Reason | None = None,
     label: _Text = None,
     version: Annotated[Whole | None, Query(ge=1, lt=2**31)] = None,
     since: Annotated[UtcTime | None, Query(description="Made then or later.")] = None,
@@ -51,6 +53,7 @@ def _filter(  # noqa: PLR0913, PLR0917 - each is something to ask for
         image_id=image_id,
         station=station,
         decision=decision,
+        reason=reason,
         label=label,
         version=version,
         since=since,
@@ -71,7 +74,7 @@ FilterDep = Annotated[Filter, Depends(_filter)]
     "/predictions/{prediction}",
     summary="Show a prediction",
     response_model=RecordOut,
-    responses=_as("text/plain", example="2;0.9400;7;scratch") | responses(errors.NotFound),
+    responses=_as("text/plain", example="2;0.9400;7;certain;scratch") | responses(errors.NotFound),
 )
 def show(
     prediction: UUID,

@@ -20,6 +20,7 @@ from app.core.tables import (
     Serving,
 )
 from app.registry.service import PRODUCTION
+from models.trust.policy import DEFAULT_POLICY, DecisionPolicy
 
 # Names in one IN list; SQLite takes 32,766 at most.
 _MANY = 1000
@@ -39,6 +40,7 @@ class Served(NamedTuple):
 
     keep_images: KeepImages
     production: Version | None
+    decisions: DecisionPolicy = DEFAULT_POLICY
 
 
 class Revision(NamedTuple):
@@ -70,6 +72,7 @@ class Filter:
     image_id: str | None = None
     station: str | None = None
     decision: Decision | None = None
+    reason: str | None = None
     label: str | None = None
     version: int | None = None
     since: datetime | None = None
@@ -89,6 +92,7 @@ def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
         select(
             Project.id,
             Project.keep_images,
+            Project.decisions,
             ModelVersion.id,
             ModelVersion.number,
             ModelVersion.artifact_sha256,
@@ -99,8 +103,12 @@ def served(session: Session, *, since: int | None = None) -> dict[UUID, Served]:
     if since is not None:
         query = query.where(Project.revision > since)
     return {
-        project: Served(keep, None if found is None else Version(found, project, number, sha256))
-        for project, keep, found, number, sha256 in session.execute(query)
+        project: Served(
+            keep,
+            None if found is None else Version(found, project, number, sha256),
+            DecisionPolicy.model_validate(decisions) if decisions else DEFAULT_POLICY,
+        )
+        for project, keep, decisions, found, number, sha256 in session.execute(query)
     }
 
 
@@ -151,6 +159,7 @@ def page(
         row.image_id: wanted.image_id,
         row.station: wanted.station,
         row.decision: wanted.decision,
+        row.reason: wanted.reason,
         row.label: wanted.label,
         row.model_number: wanted.version,
     }

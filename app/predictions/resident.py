@@ -58,7 +58,7 @@ class ModelCache:
         storage: has the artifacts.
         encoder: returns the gateway's encoder, or raises where there is none yet; class embeddings
             of another are not kept.
-        limit: bytes of class embeddings in memory.
+        limit: bytes of embeddings in memory.
         metrics: counts models.
     """
 
@@ -304,7 +304,8 @@ class ModelCache:
         """Store the embeddings; other models leave where there is no room."""
         give_up_at = time.monotonic() + _PATIENCE
         embeddings, logit_scale = artifact.class_embeddings, artifact.header.logit_scale
-        while (head := self._store.add(embeddings, logit_scale)) is None:
+        reduced = artifact.reduced()
+        while (head := self._store.add(embeddings, logit_scale, reduced)) is None:
             if self._models.drop_first() is not None:
                 self._metrics.evictions.inc()
             elif not self._store.wait(give_up_at - time.monotonic()):

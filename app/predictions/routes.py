@@ -31,7 +31,7 @@ from models.errors import ArtifactMismatch, BadImage, BadInput
 router = APIRouter(prefix="/v1", tags=["predictions"], route_class=Route)
 
 _DAY_MS = 86_400_000
-_COMPACT_EXAMPLE = "2;0.9400;7;scratch"
+_COMPACT_EXAMPLE = "2;0.9400;7;certain;scratch"
 
 
 @dataclass(frozen=True)

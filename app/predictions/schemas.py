@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from app.core.clock import UtcTime
 from app.core.tables import Decision, PredictionRecord
 from models.decision import Decision as Made
+from models.trust.reasons import SENTENCES, Reason
 
 COMPACT_BYTES = 254
 _CODES: dict[Decision, int] = {"ok": 1, "ng": 2, "undecidable": 3}  # OPC 40001-101
@@ -84,9 +85,11 @@ class PredictionOut(BaseModel):
 
     prediction_id: UUID = Field(examples=[_PREDICTION])
     image_id: str | None = Field(examples=["cam3-000123"])
-    decision: Decision = Field(
-        description="What the line may conclude; `undecidable` where the label's role is `other`.",
-        examples=["ng"],
+    decision: Decision = Field(description="What the line may conclude.", examples=["ng"])
+    reason: Reason | None = Field(
+        description="Why, in a word of a closed list; null in records from before there were any. "
+        + " ".join(f"`{reason}`: {sentence}" for reason, sentence in SENTENCES.items()),
+        examples=["certain"],
     )
     label: str = Field(examples=["scratch"])
     probability: float = Field(examples=[0.94])
@@ -94,7 +97,10 @@ class PredictionOut(BaseModel):
         description="Highest first; `top_k` of them.",
         examples=[[{"label": "scratch", "probability": 0.94}]],
     )
-    prediction_set: list[str] = Field(examples=[["scratch"]])
+    prediction_set: list[str] = Field(
+        description="The classes that the image could be of, most probable first.",
+        examples=[["scratch"]],
+    )
     model: ModelRef
     timings_ms: dict[str, float] = Field(
         description="`decode` and `encode` are work, `queue` is waiting; `encode` is the time of"
@@ -108,8 +114,9 @@ class PredictionOut(BaseModel):
         return cls(**_shown(row))
 
     def compact(self) -> str:
-        """Return `code;probability;version;label`, see `compact`."""
-        return compact(self.decision, self.probability, self.model.version, self.label)
+        """Return `code;probability;version;reason;label`, see `compact`."""
+        version = self.model.version
+        return compact(self.decision, self.probability, version, self.reason, self.label)
 
 
 class RecordOut(PredictionOut):
@@ -149,6 +156,7 @@ def shown_decision(made: Made) -> dict[str, Any]:
     """Return what an answer says of a decision, its probabilities rounded."""
     return {
         "decision": made.decision,
+        "reason": made.reason,
         "label": made.label,
         "probability": round(made.probability, 6),
         "probabilities": [
@@ -159,13 +167,15 @@ def shown_decision(made: Made) -> dict[str, Any]:
     }
 
 
-def compact(decision: Decision, probability: float, version: int, label: str) -> str:
-    """Return `{code};{probability:.4f};{version};{label}`, at most 254 bytes of UTF-8.
+def compact(
+    decision: Decision, probability: float, version: int, reason: Reason | None, label: str
+) -> str:
+    """Return `{code};{probability:.4f};{version};{reason};{label}`, at most 254 bytes of UTF-8.
 
-    The code is 1 for ok, 2 for ng, 3 for undecidable. What does not fit is cut off the label, never
-    within a character.
+    The code is 1 for ok, 2 for ng, 3 for undecidable; the reason is empty where none is known. What
+    does not fit is cut off the label, never within a character.
     """
-    text = f"{_CODES[decision]};{probability:.4f};{version};{label}"
+    text = f"{_CODES[decision]};{probability:.4f};{version};{reason or ''};{label}"
     return text.encode()[:COMPACT_BYTES].decode(errors="ignore")
 
 
@@ -174,6 +184,7 @@ def _shown(row: PredictionRecord) -> dict[str, Any]:
         "prediction_id": row.id,
         "image_id": row.image_id,
         "decision": row.decision,
+        "reason": row.reason,
         "label": row.label,
         "probability": row.probability,
         "probabilities": row.probabilities,

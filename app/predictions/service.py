@@ -37,6 +37,7 @@ from models.decision import Decision, decide
 from models.errors import ShotlineError
 from models.imaging import PixelSpec
 from models.pixels import to_pixels
+from models.trust.photograph import PhotographStatistics, photograph_statistics
 
 log = structlog.get_logger(__name__)
 
@@ -73,6 +74,7 @@ class _Ride:
         head: of the version that answers.
         encoded: can be cancelled until the image is encoded.
         data: the image's bytes, once they are read.
+        photograph: its statistics, once it is decoded.
         decoding: when it was begun, of `time.monotonic`.
         decode: the seconds that it took.
     """
@@ -81,6 +83,7 @@ class _Ride:
     head: Head
     encoded: Future[Encoded] = field(default_factory=Future)
     data: bytes = b""
+    photograph: PhotographStatistics | None = None
     decoding: float = 0.0
     decode: float = 0.0
 
@@ -243,7 +246,14 @@ class Predictions:
         ride = _Ride(image, model.check_encoder(self.batcher.encoder()))
         self._decoders.submit(self._decode, ride, question)
         encoded = await self._before(question.deadline, ride.encoded)
-        decision = decide(model.labels, encoded.probabilities, top_k=question.top_k)
+        decision = decide(
+            model.labels,
+            encoded.evidence,
+            judge=model.judge,
+            policy=self.models.project(model.project_id).decisions,
+            photograph=ride.photograph,
+            top_k=question.top_k,
+        )
         waited = ride.decoding - started + encoded.queue
         self.metrics.queue.observe(waited)
         answer = _answer(
@@ -292,6 +302,8 @@ class Predictions:
         pixels = to_pixels(
             ride.data, model.view, spec.size, spec.interpolation, max_pixels=self._max_pixels
         )
+        if model.judge is not None:
+            ride.photograph = photograph_statistics(pixels)
         ride.decode = time.monotonic() - ride.decoding
         self.metrics.decode.observe(ride.decode)
         return pixels
@@ -320,6 +332,7 @@ class Predictions:
             prediction_id=str(answer.prediction_id),
             model=str(answer.model.id),
             decision=answer.decision,
+            reason=answer.reason,
             ms=answer.timings_ms["total"],
         )
         keep = self.models.project(question.model.project_id).keep_images
@@ -356,6 +369,7 @@ def _values(answer: PredictionOut, image: IncomingImage, question: Question) -> 
         "station": image.origin.station,
         "captured_at": image.origin.captured_at,
         "decision": answer.decision,
+        "reason": answer.reason,
         "label": answer.label,
         "probability": answer.probability,
         "probabilities": [entry.model_dump() for entry in answer.probabilities],

@@ -16,6 +16,7 @@ from app.core.access import Principal
 from app.core.errors import BadReference, Conflict, Duplicate, Frozen, NotFound
 from app.core.tables import Project, ProjectClass
 from app.projects import repository
+from app.projects.decisions import rename_class
 from app.projects.service import ProjectView, describe, lock_project
 from models.classes import ClassSpec, Role, class_spec, normalise_name
 from models.errors import BadInput, BadName
@@ -87,6 +88,7 @@ def change_class(
         role=role or row.role,
     )
     before = _recorded(row)
+    rename_class(project, row.name, spec.name)
     row.name, row.name_key = spec.name, normalise_name(spec.name)
     row.prompt_name, row.role = spec.prompt_name, spec.role
     repository.flush(session, _taken(spec.name))

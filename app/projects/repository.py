@@ -10,7 +10,19 @@ from sqlalchemy.orm import Session
 
 from app.core.errors import Duplicate
 from app.core.jobs import FINAL, KINDS
-from app.core.tables import Image, Project, ProjectClass, Serving, Split, Tuning
+from app.core.tables import (
+    Alias,
+    Image,
+    ModelVersion,
+    Project,
+    ProjectClass,
+    Serving,
+    Split,
+    Tuning,
+)
+from models.classes import Role
+
+PRODUCTION = "production"
 
 
 class ImageCount(NamedTuple):
@@ -98,6 +110,27 @@ def image_counts(session: Session, project_ids: Iterable[UUID]) -> list[ImageCou
         .group_by(Image.class_id, Image.split)
     )
     return [ImageCount(*row) for row in rows]
+
+
+def training_groups(session: Session, project_id: UUID) -> dict[Role, int]:
+    """Count the groups of training images of each role that has any, without tombstones."""
+    rows = session.execute(
+        select(ProjectClass.role, func.count(Image.group.distinct()))
+        .join(ProjectClass, ProjectClass.id == Image.class_id)
+        .where(Image.project_id == project_id, Image.split == "train", Image.deleted_at.is_(None))
+        .group_by(ProjectClass.role)
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+def production(session: Session, project_id: UUID) -> ModelVersion | None:
+    """Return the version in production."""
+    query = (
+        select(ModelVersion)
+        .join(Alias, Alias.version_id == ModelVersion.id)
+        .where(Alias.project_id == project_id, Alias.name == PRODUCTION)
+    )
+    return session.scalars(query).one_or_none()
 
 
 def tuned(session: Session, project_ids: Iterable[UUID]) -> set[UUID]:

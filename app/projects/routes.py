@@ -47,6 +47,8 @@ def create(
         keep_images=body.keep_images,
     )
     class_list.add_classes(session, made, [entry.spec() for entry in body.classes])
+    if body.decisions is not None:
+        service.change_project(session, principal, made.id, decisions=body.decisions)
     response.headers["Location"] = f"/v1/projects/{made.id}"
     return ProjectOut.of(service.describe(session, made))
 
@@ -91,6 +93,7 @@ def change(
         name=body.name,
         view=body.view,
         keep_images=body.keep_images,
+        decisions=body.decisions,
         retention=None if body.retention is None else body.retention.given(),
     )
     return ProjectOut.of(changed)

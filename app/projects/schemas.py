@@ -8,9 +8,11 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
 
 from app.core.settings import MOST_DAYS
 from app.core.tables import KeepImages, Split
+from app.projects.decisions import policy_of
 from app.projects.service import ClassView, ProjectView, view_of
 from models.classes import ClassSpec, Role, class_spec
 from models.imaging import DECODER_VERSION, View
+from models.trust.policy import DecisionPolicy
 
 _PROJECT = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
 _CLASS = "01a20b48-da01-7d31-8e5d-1c0b7a5f9e21"
@@ -136,6 +138,9 @@ class ProjectIn(BaseModel):
     keep_images: KeepImages = Field(
         "undecidable", description="Which predicted images are kept, under a quota."
     )
+    decisions: DecisionPolicy | None = Field(
+        None, description="What is asked of decisions, see docs/decisions.md."
+    )
 
 
 def _days(value: object) -> object:
@@ -189,6 +194,9 @@ class ProjectChange(BaseModel):
     name: ProjectName | None = None
     view: View | None = None
     keep_images: KeepImages | None = None
+    decisions: DecisionPolicy | None = Field(
+        None, description="Replaces the whole policy; it counts within a second."
+    )
     retention: Retention | None = None
 
 
@@ -203,6 +211,7 @@ class ProjectOut(BaseModel):
     )
     view: View = Field(examples=[_VIEW])
     keep_images: KeepImages = Field(examples=["undecidable"])
+    decisions: DecisionPolicy
     retention: Retention
     created_at: datetime
 
@@ -217,6 +226,7 @@ class ProjectOut(BaseModel):
             classes_frozen=found.frozen,
             view=view_of(row),
             keep_images=row.keep_images,
+            decisions=policy_of(row),
             retention=Retention(**row.retention),
             created_at=row.created_at,
         )

@@ -13,10 +13,12 @@ from app.core.access import Principal
 from app.core.errors import Conflict, Duplicate, NotFound
 from app.core.tables import KeepImages, Project, ProjectClass, Split
 from app.projects import repository
+from app.projects.decisions import set_policy
 from models.classes import normalise_name
 from models.errors import BadView
 from models.imaging import DECODER_VERSION, View
 from models.names import NAME_LENGTH, clean_text, printable
+from models.trust.policy import DecisionPolicy
 
 
 @dataclass(frozen=True)
@@ -118,12 +120,14 @@ def change_project(
     name: str | None = None,
     view: View | None = None,
     keep_images: KeepImages | None = None,
+    decisions: DecisionPolicy | None = None,
     retention: Mapping[str, int | Literal["default"] | None] | None = None,
 ) -> ProjectView:
     """Change what is given. A new view counts from the next tuning.
 
     Raises:
         NotFound, BadName, Duplicate: as above.
+        BadInput: `decisions` that cannot be made, see `app.projects.decisions`.
         Forbidden: `retention`, which deletes, by other than an admin.
     """
     if retention is not None:
@@ -137,6 +141,8 @@ def change_project(
         project.view = _stored(view)
     if keep_images is not None:
         project.keep_images = keep_images
+    if decisions is not None:
+        set_policy(session, project, decisions)
     if name is not None:
         clean = clean_text(name, "name", max_length=NAME_LENGTH)
         project.name, project.name_key = clean, normalise_name(clean)
@@ -149,7 +155,7 @@ def change_project(
         before=before,
         after=_recorded(project),
     )
-    if keep_images is not None:
+    if keep_images is not None or decisions is not None:
         repository.note_change(session, project_id)
     return describe(session, project)
 
@@ -194,7 +200,7 @@ def _describe_all(session: Session, rows: Sequence[Project]) -> list[ProjectView
 
 
 def _recorded(project: Project) -> dict[str, Any]:
-    return audit.columns(project, "name", "view", "keep_images", "retention")
+    return audit.columns(project, "name", "view", "keep_images", "retention", "decisions")
 
 
 def _name_taken(name: str) -> Duplicate:

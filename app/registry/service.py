@@ -18,7 +18,7 @@ from app.registry import repository
 from models.errors import BadName
 from models.names import clean_text
 
-PRODUCTION = "production"
+PRODUCTION = project_rows.PRODUCTION
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 

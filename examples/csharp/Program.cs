@@ -114,7 +114,7 @@ namespace Shotline.Example
                 Decision decision = await client.DecideAsync(project, File.ReadAllBytes(path), file, Deadline).ConfigureAwait(false);
                 allOk &= decision.Code == "ok";
                 string probability = decision.Probability.ToString("F4", CultureInfo.InvariantCulture);
-                Console.WriteLine($"{file}\t{decision.Code}\t{decision.Label}\t{probability}\tversion {decision.Version}");
+                Console.WriteLine($"{file}\t{decision.Code}\t{decision.Label}\t{probability}\tversion {decision.Version}\t{decision.Reason}");
             }
             return allOk ? 0 : 1;
         }

@@ -31,9 +31,10 @@ namespace Shotline.Example
     /// <summary>What the line is told of an image.</summary>
     public sealed class Decision
     {
-        public Decision(string code, string label, double probability, int version)
+        public Decision(string code, string reason, string label, double probability, int version)
         {
             Code = code;
+            Reason = reason;
             Label = label;
             Probability = probability;
             Version = version;
@@ -41,6 +42,9 @@ namespace Shotline.Example
 
         /// <summary>ok, ng or undecidable.</summary>
         public string Code { get; }
+
+        /// <summary>Why, a word of the list in docs/decisions.md; null where it is not known.</summary>
+        public string Reason { get; }
 
         public string Label { get; }
 
@@ -388,6 +392,7 @@ namespace Shotline.Example
             JsonElement answer = Read(body);
             return new Decision(
                 answer.GetProperty("decision").GetString(),
+                answer.GetProperty("reason").GetString(),
                 answer.GetProperty("label").GetString(),
                 answer.GetProperty("probability").GetDouble(),
                 answer.GetProperty("model").GetProperty("version").GetInt32());

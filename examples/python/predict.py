@@ -5,8 +5,8 @@
     python examples/python/predict.py --project "Housing, top side" --deadline 2 new/*.jpg
 
 Needs `pip install httpx2` and nothing else. One line for each photograph: its name, the decision,
-the label, the probability, the version that answered. The exit code is 0 where every decision is
-`ok`, else 1; 2 where one could not be decided on: no answer in time, no file, no key.
+the label, the probability, the version that answered, the reason. The exit code is 0 where every
+decision is `ok`, else 1; 2 where one could not be decided on: no answer in time, no file, no key.
 """
 
 import argparse
@@ -132,6 +132,7 @@ async def ask(photographs: list[Path], name: str, *, key: str, deadline: float) 
             print(
                 f"{path.name}\t{answer['decision']}\t{answer['label']}"
                 f"\t{answer['probability']:.4f}\tversion {answer['model']['version']}"
+                f"\t{answer['reason']}"
             )
         return decisions
 

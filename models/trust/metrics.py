@@ -2,7 +2,9 @@
 
 from pydantic import BaseModel, ConfigDict
 
+from models.classes import Role
 from models.evaluation.results import Basis, Proportion
+from models.trust.reasons import Reason
 
 
 class ReliabilityBin(BaseModel):
@@ -63,6 +65,8 @@ class TrustMetrics(BaseModel):
         unlike: share of images that were taken for unlike the training images, photographs too
             dark, bright or blurred among them.
         reasons: how many images were decided, or not, for each reason.
+        calibration_groups: of each role, how many groups of images calibrated it: a budget for it
+            is at least one in so many and one.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,4 +85,5 @@ class TrustMetrics(BaseModel):
     decided: Proportion
     decided_accuracy: Proportion | None
     unlike: Proportion
-    reasons: dict[str, int]
+    reasons: dict[Reason, int]
+    calibration_groups: dict[Role, int]

@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 _SATURATED = 250  # grey levels from which on a pixel shows nothing any more
 
@@ -24,7 +24,8 @@ class PhotographStatistics(NamedTuple):
     saturated: float
 
 
-STATISTICS: Final = PhotographStatistics._fields
+# Changes whenever the same pixels would give other figures.
+STATISTICS_VERSION: Final = "photograph/1"
 
 
 def photograph_statistics(pixels: UInt8[np.ndarray, "3 height width"]) -> PhotographStatistics:
@@ -45,8 +46,3 @@ def photograph_statistics(pixels: UInt8[np.ndarray, "3 height width"]) -> Photog
 def _spread(values: np.ndarray, centre: float) -> float:
     flat = values.astype(np.float32).ravel()
     return float(np.sqrt(max(0.0, float(flat @ flat) / flat.size - centre**2)))
-
-
-def as_array(statistics: PhotographStatistics) -> Float[np.ndarray, " 4"]:
-    """Return the statistics as single-precision numbers, as the feature store keeps them."""
-    return np.array(statistics, dtype=np.float32)

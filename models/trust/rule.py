@@ -4,27 +4,45 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from models.classes import Role
+
+
+class Limit(BaseModel):
+    """Where values of one kind lie, and from where on one of them is too large.
+
+    Attributes:
+        middle: the median of the training images.
+        limit: the largest that is still like them.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    middle: float
+    limit: float
+
 
 class OutlierRule(BaseModel):
     """From where on an image is unlike those that the model was tuned on.
 
     Attributes:
-        level: about so large a share of images like the training images is refused at most.
-        distance: largest `1 - cosine` to the nearest class mean.
-        energy: largest free energy, `-log Σ exp(logit)`.
-        luminance, contrast, sharpness: lowest and highest, see `models.trust.photograph`.
-        saturated: largest share of pixels that are as good as white.
+        level: about so large a share of good images each measure refuses.
+        distance: of `1 - cosine` to the nearest class mean.
+        energy: of the free energy `-log Σ exp(logit)`, in spreads around the fold's own middle,
+            mean over the folds.
+        energy_middles, energy_spreads: of each fold.
+        photograph: of the distance to the nearest training photograph, see `models.trust.outliers`.
+        photograph_scales: of the four statistics in it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     level: float
-    distance: float
-    energy: float
-    luminance: tuple[float, float]
-    contrast: tuple[float, float]
-    sharpness: tuple[float, float]
-    saturated: float
+    distance: Limit
+    energy: Limit
+    energy_middles: list[float]
+    energy_spreads: list[float]
+    photograph: Limit
+    photograph_scales: list[float] = Field(min_length=4, max_length=4)
 
 
 class DecisionRule(BaseModel):
@@ -36,7 +54,7 @@ class DecisionRule(BaseModel):
         folds: how many fold models the artifact carries, in `fold_embeddings`.
         scores: nonconformity scores of the calibration images, `scores[class][fold]`: one for each
             group of images, by the model of the fold that did not see it.
-        role_scores: the same of the groups of each role, by the role's probability.
+        role_scores: the same of each role, by its probability: `role_scores[role][fold]`.
         outliers: None where there were too few images to tell.
     """
 
@@ -46,5 +64,9 @@ class DecisionRule(BaseModel):
     temperature: float = Field(gt=0)
     folds: int = Field(ge=2)
     scores: list[list[list[float]]]
-    role_scores: dict[str, list[list[float]]]
+    role_scores: dict[Role, list[list[float]]]
     outliers: OutlierRule | None
+
+    def groups(self, role: Role) -> int:
+        """Return how many groups of images speak for a role; a budget needs enough of them."""
+        return sum(len(fold) for fold in self.role_scores.get(role, []))

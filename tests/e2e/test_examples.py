@@ -97,7 +97,7 @@ def test_every_command_of_the_page_works_and_every_operation_is_there(
 )
 def test_the_session_of_the_readme_ends_with_a_decision(service: Service, tmp_path: Path) -> None:
     for label in ("good", "scratch"):
-        for number in range(3):
+        for number in range(5):
             path = tmp_path / label / f"{number}.jpg"
             write_image(path, 300 * len(label) + number, COLOURS[label])
     write_image(tmp_path / "new.jpg", 9999, COLOURS["scratch"])
@@ -113,7 +113,7 @@ def test_the_session_of_the_readme_ends_with_a_decision(service: Service, tmp_pa
         ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout[-2000:] + result.stderr[-2000:]
-    assert '"decision":"ng","label":"scratch"' in result.stdout
+    assert '"decision":"ng","reason":"certain","label":"scratch"' in result.stdout
 
 
 def run_example(
@@ -157,7 +157,7 @@ def test_the_python_examples(service: Service, photographs: Path, tuned: Any) ->
     first, second = decided.stdout.splitlines()
     assert first.split("\t")[:3] == ["new.png", "ng", "scratch"]
     assert second.split("\t")[:3] == ["0001.png", "ok", "good"]
-    assert first.endswith("version 1")
+    assert first.endswith("version 1\tcertain")
 
     unknown = run_example(service, "predict.py", "--project", "none such", new)
     assert unknown.returncode == 2

@@ -81,6 +81,10 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "0005": {
         "projects": """UPDATE projects SET retention = '{{"predictions_days":365}}'""",
     },
+    "0006": {
+        "projects": """UPDATE projects SET decisions = '{{"alpha":0.05}}'""",
+        "predictions": "UPDATE predictions SET reason = 'certain'",
+    },
 }
 
 

@@ -172,7 +172,7 @@ def test_bad_photographs_are_named_and_the_others_decided(
     for part in ("13.png: The file is not an image", "60001 bytes", "none.png cannot be read"):
         assert part in said(result)
     rows = list(csv.DictReader(table.read_text().splitlines()))
-    assert list(rows[0]) == ["image", "decision", "label", "probability", "problem"]
+    assert list(rows[0]) == ["image", "decision", "reason", "label", "probability", "problem"]
     assert len(rows) == 15
     assert [row["image"] for row in rows if row["problem"]] == [
         str(lot / name) for name in ("shift 0/13.png", "shift 0/14.png", "none.png")

@@ -77,7 +77,8 @@ def test_a_raw_image(
     assert sum(entry["probability"] for entry in answer["probabilities"]) == pytest.approx(
         1, abs=1e-4
     )
-    assert answer["prediction_set"] == [expected.label]
+    assert answer["prediction_set"] == expected.prediction_set
+    assert answer["reason"] == expected.reason
     assert answer["model"] == {
         "id": str(served.model), "version": 1, "digest": artifacts[0].digest
     }  # fmt: skip
@@ -191,7 +192,7 @@ def test_compact(client: TestClient, served: Served) -> None:
     assert response.headers["content-type"] == "text/plain; charset=utf-8"
     whole = client.post(served.predict, content=tiny.photograph(0, 1), headers=PNG).json()
     code = {"ok": 1, "ng": 2, "undecidable": 3}[whole["decision"]]
-    line = f"{code};{whole['probability']:.4f};1;{whole['label']}"
+    line = f"{code};{whole['probability']:.4f};1;{whole['reason']};{whole['label']}"
     assert response.text == line
     later = client.get(f"/v1/predictions/{whole['prediction_id']}", params={"format": "compact"})
     assert later.text == line

@@ -6,27 +6,36 @@ from pathlib import Path
 from app.core.settings import Settings
 from app.main import create_app
 from app.predictions.schemas import COMPACT_BYTES, compact
+from models.trust.reasons import REASONS
 
-PAGE = (Path(__file__).parents[2] / "docs" / "plc.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "plc.md").read_text(encoding="utf-8")
+DECISIONS = (DOCS / "decisions.md").read_text(encoding="utf-8")
 
 
 def test_the_compact_line() -> None:
-    assert f"\n{compact('ng', 0.94, 7, 'scratch')}\n" in PAGE
+    assert f"\n{compact('ng', 0.94, 7, 'certain', 'scratch')}\n" in PAGE
     assert f"at most {COMPACT_BYTES} bytes" in PAGE
     codes = re.search(r"^\| code \| (.+?):", PAGE, re.M)
     assert codes
     assert codes[1] == "1 ok, 2 not ok, 3 undecidable"
-    assert [compact(it, 0, 1, "")[0] for it in ("ok", "ng", "undecidable")] == ["1", "2", "3"]
+    assert [compact(it, 0, 1, None, "")[0] for it in ("ok", "ng", "undecidable")] == ["1", "2", "3"]
 
 
 def test_the_listing_cuts_the_line_where_it_is_cut() -> None:
     """`ReadDecision` takes the first `;` at the second place, the next one six digits later."""
     for probability in (0.0, 0.5, 1.0):
-        line = compact("ok", probability, 12, "a;b")
+        line = compact("ok", probability, 12, "certain", "a;b")
         assert line.index(";") == 1
         rest = line[2:]
         assert rest.index(";") == 6
-        assert rest[7:].partition(";") == ("12", ";", "a;b")
+        assert rest[7:].split(";", 2) == ["12", "certain", "a;b"]
+
+
+def test_every_reason_is_explained() -> None:
+    explained = re.findall(r"^\| `([a-z_]+)` \|", DECISIONS, re.M)
+    assert explained == list(REASONS)
+    assert max(map(len, REASONS)) <= 24  # the listing's STRING
 
 
 def test_the_listing_has_one_deadline_and_forgets_the_last_part() -> None:

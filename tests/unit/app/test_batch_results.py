@@ -23,6 +23,7 @@ def decided(label: str, probability: float, **others: float) -> dict[str, Any]:
     shares = {label: probability} | others
     return {
         "decision": "ng",
+        "reason": "certain",
         "label": label,
         "probability": probability,
         "probabilities": [{"label": name, "probability": p} for name, p in shares.items()],
@@ -53,6 +54,7 @@ def test_csv_has_a_column_for_each_class(result: Result) -> None:
         "index": "0",
         "name": "'=1+1.png",
         "decision": "ng",
+        "reason": "certain",
         "label": "'=傷",
         "probability": "0.900000",
         "probability_good": "0.070000",
@@ -66,7 +68,7 @@ def test_csv_has_a_column_for_each_class(result: Result) -> None:
     assert (second["probability_good"], second["probability_other"]) == ("0.500000", "")
     assert third["error"] == "No image. Send one."
     assert third["name"] == "'-c"  # no spreadsheet takes it for a formula
-    assert {third[name] for name in ("decision", "label", "probability")} == {""}
+    assert {third[name] for name in ("decision", "reason", "label", "probability")} == {""}
 
 
 def test_ndjson_is_what_the_worker_wrote(result: Result) -> None:
@@ -93,6 +95,7 @@ def test_parquet_holds_the_same_with_types(result: Result, tmp_path: Path) -> No
         "index": 0,
         "name": "=1+1.png",
         "decision": "ng",
+        "reason": "certain",
         "label": "=傷",
         "probability": 0.9,
         "probability_good": 0.07,

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.core.errors import Conflict
-from app.predictions.embeddings import EmbeddingStore, Head, probabilities
+from app.predictions.embeddings import EmbeddingStore, Head, evidence
 from models.decision import class_probabilities
 from models.errors import DamagedArtifact
+from models.trust.quantised import Quantised
 
 DIM = 8
 ROW = DIM * 4
@@ -29,7 +30,7 @@ def added(store: EmbeddingStore, rows: int, value: float = 0.0) -> Head:
 
 
 def content(head: Head) -> np.ndarray:
-    return head.array[head.start : head.start + head.count]
+    return head.arrays.full.values[head.start : head.start + head.count]
 
 
 def unit(rng: np.random.Generator, rows: int, dim: int) -> np.ndarray:
@@ -47,8 +48,9 @@ def test_a_mixed_batch_is_what_each_image_is_alone(seed: int) -> None:
     heads = [store.add(*model) for model in models]
     chosen = rng.integers(0, len(models), int(rng.integers(1, 17)))
     features = unit(rng, len(chosen), dim)
-    found = probabilities(features, [head for index in chosen if (head := heads[index])])
-    for feature, index, row in zip(features, chosen, found, strict=True):
+    found = evidence(features, [head for index in chosen if (head := heads[index])])
+    for feature, index, own in zip(features, chosen, found, strict=True):
+        row = own.probabilities
         expected = class_probabilities(feature[None], *models[index])[0]
         assert row.shape == expected.shape
         np.testing.assert_allclose(row, expected, atol=1e-6, rtol=1e-4)
@@ -61,10 +63,49 @@ def test_probabilities_by_hand() -> None:
     assert even is not None
     assert three is not None
     features = np.array([[1, 1], [1, 0], [0, 0]], dtype=np.float32)
-    first, second, third = probabilities(features, [even, three, even])
+    found = evidence(features, [even, three, even])
+    first, second, third = (own.probabilities for own in found)
     np.testing.assert_allclose(first, [0.5, 0.5])
     np.testing.assert_allclose(second, [4 / 9, 4 / 9, 1 / 9], rtol=1e-6)
     np.testing.assert_allclose(third, [0.5, 0.5])
+
+
+def test_fold_models_and_class_means_ride_along() -> None:
+    rng = np.random.default_rng(0)
+    store, dim = EmbeddingStore(400 * DIM * 4), DIM
+    sizes, folds = [2, 5, 3], [3, 0, 2]
+    full = [unit(rng, size, dim) for size in sizes]
+    reduced = [
+        Quantised.of(unit(rng, (count + 1) * size, dim)) if count else None
+        for size, count in zip(sizes, folds, strict=True)
+    ]
+    heads = [store.add(rows, 2.0, more) for rows, more in zip(full, reduced, strict=True)]
+    chosen = [0, 1, 2, 0, 2]
+    features = unit(rng, len(chosen), dim)
+    found = evidence(features, [head for index in chosen if (head := heads[index])])
+    for feature, index, own in zip(features, chosen, found, strict=True):
+        np.testing.assert_allclose(own.logits, 2 * full[index] @ feature, rtol=1e-5)
+        more = reduced[index]
+        if more is None:
+            assert own.fold_logits is own.nearest is None
+            continue
+        table = (more.rows * more.scales[:, None] @ feature).reshape(-1, sizes[index])
+        assert own.fold_logits is not None
+        np.testing.assert_allclose(own.fold_logits, 2 * table[:-1], rtol=1e-4, atol=1e-6)
+        assert own.nearest == pytest.approx(table[-1].max(), rel=1e-5)
+
+
+def test_both_arrays_count_against_the_limit_and_are_given_back_together() -> None:
+    store = EmbeddingStore(4 * ROW)
+    more = Quantised.of(embeddings(4, 1.0))
+    head = store.add(embeddings(2), 1.0, more)
+    assert head is not None
+    assert store.used == 2 * ROW + 4 * DIM
+    assert store.add(embeddings(2), 1.0) is None
+    assert store.add(embeddings(1), 1.0, more) is None
+    del head
+    assert store.used == 0
+    assert store.add(embeddings(3), 1.0, more) is not None
 
 
 def test_a_range_is_free_when_nothing_holds_its_head() -> None:

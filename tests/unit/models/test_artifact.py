@@ -59,6 +59,9 @@ def test_its_tensors_are_named_and_shaped(artifact: Artifact) -> None:
         "class_embeddings": square,
         "class_means": square,
         "ctx": (4, 32),
+        "fold_embeddings": (2 * 3, 16),
+        "fold_scales": (2 * 3,),
+        "photographs": (12, 4),
         "text_features": square,
         "zero_shot_features": square,
     }
@@ -148,8 +151,8 @@ def test_classes_counts_and_rows_must_be_as_many(
 
 
 def test_another_version_is_refused(artifact: Artifact) -> None:
-    with pytest.raises(ArtifactMismatch, match="format version 2; this Shotline reads 1"):
-        Artifact.from_bytes(with_metadata(artifact, format_version="2"))
+    with pytest.raises(ArtifactMismatch, match="format version 3; this Shotline reads 1 and 2"):
+        Artifact.from_bytes(with_metadata(artifact, format_version="3"))
 
 
 @pytest.mark.parametrize("field", ["header", "checksum", "digest"])
@@ -208,7 +211,7 @@ def test_the_digest_covers_recipe_view_classes_and_tensors(artifact: Artifact) -
     for name, tensor in artifact.tensors.items():
         others.append(Artifact(header, artifact.tensors | {name: tensor + 1}))
 
-    assert len({other.digest for other in [artifact, *others]}) == 9
+    assert len({other.digest for other in [artifact, *others]}) == 12
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from models.features import MemoryFeatureStore, image_features
 from models.imaging import View
 from models.pixels import to_pixels
 from models.predictor import Predictor
+from models.trust.evidence import Evidence
 from tests.unit.models.conftest import draw_images
 
 CLASSES = [class_spec("good"), class_spec("scratch"), class_spec("unclear", role="other")]
@@ -34,16 +35,17 @@ CLASSES = [class_spec("good"), class_spec("scratch"), class_spec("unclear", role
 def test_the_role_of_the_most_probable_class_decides(
     probabilities: list[float], decision: str, label: str
 ) -> None:
-    made = decide(CLASSES, np.array(probabilities))
+    made = decide(CLASSES, Evidence(np.log(probabilities)))
 
     assert (made.decision, made.label) == (decision, label)
     assert made.probability == pytest.approx(max(probabilities))
     assert made.prediction_set == [label]
+    assert made.reason == ("role_other" if decision == "undecidable" else "most_probable")
 
 
 @pytest.mark.parametrize(("top_k", "labels"), [(None, 3), (1, 1), (2, 2), (9, 3)])
 def test_the_most_probable_classes_come_first(top_k: int | None, labels: int) -> None:
-    made = decide(CLASSES, np.array([0.2, 0.7, 0.1]), top_k=top_k)
+    made = decide(CLASSES, Evidence(np.log([0.2, 0.7, 0.1])), top_k=top_k)
 
     order = ["scratch", "good", "unclear"][:labels]
     assert [entry.label for entry in made.probabilities] == order
@@ -65,15 +67,15 @@ def test_decisions_are_those_of_the_cached_features(
 ) -> None:
     images = draw_images(3, 3, 3, first=100)
     features = image_features(images, backbone, View(), store)
-    probabilities = class_probabilities(
-        features.numpy(), artifact.class_embeddings, artifact.header.logit_scale
-    )
+    assert artifact.header.rule is not None
+    scale = artifact.header.logit_scale / artifact.header.rule.temperature
+    probabilities = class_probabilities(features.numpy(), artifact.class_embeddings, scale)
     made = Predictor(artifact, backbone).predict([image.read() for image in images])
 
-    assert [decision.label for decision in made] == [
+    assert [decision.probabilities[0].label for decision in made] == [
         artifact.header.classes[index].name for index in probabilities.argmax(axis=1).tolist()
     ]
-    assert [decision.probability for decision in made] == pytest.approx(
+    assert [decision.probabilities[0].probability for decision in made] == pytest.approx(
         probabilities.max(axis=1).tolist(), abs=1e-5
     )
 

@@ -1,0 +1,279 @@
+"""Makes the decision rule of a tuning from its fold models, and measures what it is worth."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from models.classes import ClassSpec, Role
+from models.decision import Decision, conclude, decide
+from models.evaluation.metrics import proportion
+from models.evaluation.results import Basis
+from models.trust.calibration import calibrated, calibration, fit_temperature
+from models.trust.conformal import class_scores, one_per_group, role_scores, too_few
+from models.trust.evidence import Evidence, log_sum
+from models.trust.judge import ROLES, Judge
+from models.trust.metrics import TrustMetrics
+from models.trust.outliers import FEWEST, energy_scale, outlier_rule, scaled, scales_of
+from models.trust.photograph import PhotographStatistics
+from models.trust.policy import DecisionPolicy
+from models.trust.reasons import UNLIKE
+from models.trust.rule import DecisionRule
+
+_STORED = np.float16  # of scaled statistics: far finer than what tells photographs apart
+
+
+@dataclass(frozen=True)
+class OutOfFold:
+    """What the fold models say of the images that they have not seen.
+
+    Attributes:
+        labels: the images' classes.
+        groups: images of one part share theirs.
+        digests: of the images' bytes.
+        folds: of each image, the fold that it was left out of.
+        logits: by that fold's model, as rounded as the artifact keeps it.
+        nearest: the largest cosine to a class mean of that fold's training images.
+        statistics: of the photographs.
+    """
+
+    labels: Int[np.ndarray, " n"]
+    groups: Sequence[str]
+    digests: Sequence[str]
+    folds: Int[np.ndarray, " n"]
+    logits: Float[np.ndarray, "n n_classes"]
+    nearest: Float[np.ndarray, " n"]
+    statistics: Float[np.ndarray, "n 4"]
+
+    @property
+    def n_folds(self) -> int:
+        """How many folds there are."""
+        return int(self.folds.max()) + 1
+
+
+class Fitted(NamedTuple):
+    """A rule, the statistics of the training photographs that belong to it, and its judge."""
+
+    rule: DecisionRule
+    photographs: Float[np.ndarray, "n 4"]
+    judge: Judge
+
+
+def fit_rule(classes: Sequence[ClassSpec], seen: OutOfFold) -> Fitted:
+    """Return the rule of a tuning."""
+    chosen = np.array(one_per_group(seen.labels.tolist(), seen.groups, seen.digests))
+    scales = scales_of(seen.statistics, seen.labels)
+    photographs = scaled(seen.statistics, scales).astype(_STORED)
+    own = class_scores(seen.logits)[np.arange(len(seen.labels)), seen.labels]
+    roles = [ROLES.index(classes[label].role) for label in seen.labels]
+    by_role = role_scores(seen.logits, _members(classes))[np.arange(len(roles)), roles]
+    alone = np.array(
+        one_per_group(roles, seen.groups, seen.digests)
+    )  # a part with two defects is one part
+    in_roles = _table(by_role, np.array(roles), seen.folds, alone, len(ROLES), seen.n_folds)
+    present = {spec.role for spec in classes}
+    outliers = None
+    if len(chosen) >= FEWEST:
+        energies = -log_sum(seen.logits)
+        energy_scales = [energy_scale(energies[seen.folds == f]) for f in range(seen.n_folds)]
+        middles, spreads = (np.array(part)[seen.folds] for part in zip(*energy_scales, strict=True))
+        outliers = outlier_rule(
+            distances=1 - seen.nearest[chosen],
+            energies=((energies - middles) / spreads)[chosen],
+            photographs=_away(photographs, seen.folds)[chosen],
+            energy_scales=energy_scales,
+            photograph_scales=scales,
+        )
+    rule = DecisionRule(
+        temperature=fit_temperature(seen.logits, seen.labels),
+        folds=seen.n_folds,
+        scores=_table(own, seen.labels, seen.folds, chosen, len(classes), seen.n_folds),
+        role_scores={
+            role: folds for role, folds in zip(ROLES, in_roles, strict=True) if role in present
+        },
+        outliers=outliers,
+    )
+    return Fitted(rule, photographs, Judge.of(rule, photographs))
+
+
+def measure_out_of_fold(
+    classes: Sequence[ClassSpec], seen: OutOfFold, fitted: Fitted, policy: DecisionPolicy
+) -> TrustMetrics:
+    """Measure a rule on the images that it was fit on, each left out with its group."""
+    after = np.empty_like(seen.logits)
+    for fold in range(seen.n_folds):
+        inside = seen.folds == fold
+        rest = ~inside if (~inside).any() else inside
+        temperature = fit_temperature(seen.logits[rest], seen.labels[rest])
+        after[inside] = calibrated(seen.logits[inside], temperature)
+    leaving = _Leaving.of(classes, seen, fitted)
+    decisions = [leaving.decide(index, after[index], policy) for index in range(len(seen.labels))]
+    before = calibrated(seen.logits, 1.0)
+    return _measured("out-of-fold", classes, seen.labels, decisions, before, after, fitted, policy)
+
+
+def measure_holdout(
+    classes: Sequence[ClassSpec],
+    labels: Int[np.ndarray, " n"],
+    evidence: Sequence[Evidence],
+    statistics: Sequence[PhotographStatistics],
+    fitted: Fitted,
+    policy: DecisionPolicy,
+) -> TrustMetrics:
+    """Measure a rule on images that neither trained nor calibrated."""
+    decisions = [
+        decide(classes, found, judge=fitted.judge, policy=policy, photograph=photograph)
+        for found, photograph in zip(evidence, statistics, strict=True)
+    ]
+    logits = np.stack([found.logits for found in evidence])
+    before, after = calibrated(logits, 1.0), calibrated(logits, fitted.rule.temperature)
+    return _measured("holdout", classes, labels, decisions, before, after, fitted, policy)
+
+
+class _Leaving(NamedTuple):
+    """Decides on training images as if each were new: without the scores of its own group."""
+
+    classes: Sequence[ClassSpec]
+    seen: OutOfFold
+    fitted: Fitted
+    scored: list[int]  # images, in the order of the judge's class scores
+    scored_roles: list[int]
+
+    @classmethod
+    def of(cls, classes: Sequence[ClassSpec], seen: OutOfFold, fitted: Fitted) -> "_Leaving":
+        labels = seen.labels.tolist()
+        roles = [ROLES.index(classes[label].role) for label in labels]
+        return cls(
+            classes,
+            seen,
+            fitted,
+            _in_order(one_per_group(labels, seen.groups, seen.digests), labels, seen.folds),
+            _in_order(one_per_group(roles, seen.groups, seen.digests), roles, seen.folds),
+        )
+
+    def decide(
+        self, index: int, probabilities: Float[np.ndarray, " k"], policy: DecisionPolicy
+    ) -> Decision:
+        seen, judge = self.seen, self.fitted.judge
+        group, fold = seen.groups[index], int(seen.folds[index])
+        others = np.array([seen.groups[i] != group for i in self.scored])
+        other_roles = np.array([seen.groups[i] != group for i in self.scored_roles])
+        without = judge._replace(
+            classes=judge.classes.chosen(others), roles=judge.roles.chosen(other_roles)
+        )
+        tables = np.tile(seen.logits[index], (seen.n_folds, 1))
+        evidence = Evidence(seen.logits[index], tables, float(seen.nearest[index]))
+        roles = [spec.role for spec in self.classes]
+        found = without._replace(outliers=None).find(roles, evidence, None, policy.alpha)
+        unlike = None
+        if judge.outliers is not None:
+            rule = judge.outliers.rule
+            one_fold = judge.outliers._replace(
+                rule=rule.model_copy(
+                    update={
+                        "energy_middles": [rule.energy_middles[fold]] * seen.n_folds,
+                        "energy_spreads": [rule.energy_spreads[fold]] * seen.n_folds,
+                    }
+                ),
+                photographs=judge.outliers.photographs[seen.folds != fold],
+            )
+            photograph = PhotographStatistics(*map(float, seen.statistics[index]))
+            unlike = one_fold.unlike(evidence, photograph)
+        found = found._replace(probabilities=probabilities, unlike=unlike)
+        return conclude(self.classes, found, policy)
+
+
+def _members(classes: Sequence[ClassSpec]) -> np.ndarray:
+    return np.array([[spec.role == role for spec in classes] for role in ROLES])
+
+
+def _table(
+    values: np.ndarray,
+    classes: np.ndarray,
+    folds: np.ndarray,
+    chosen: np.ndarray,
+    n_classes: int,
+    n_folds: int,
+) -> list[list[list[float]]]:
+    """Return the chosen values as `[class][fold]`, in the order of the images."""
+    table: list[list[list[float]]] = [[[] for _ in range(n_folds)] for _ in range(n_classes)]
+    for index in chosen.tolist():
+        table[int(classes[index])][int(folds[index])].append(float(np.float32(values[index])))
+    return table
+
+
+def _in_order(chosen: Sequence[int], classes: Sequence[int], folds: np.ndarray) -> list[int]:
+    """Return images in the order in which `Scores.of` reads what `_table` wrote."""
+    return sorted(chosen, key=lambda index: (classes[index], int(folds[index]), index))
+
+
+def _away(photographs: Float[np.ndarray, "n 4"], folds: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Return each photograph's distance to the nearest one of the other folds."""
+    values, distances = photographs.astype(np.float64), np.zeros(len(photographs))
+    for fold in set(folds.tolist()):
+        inside = folds == fold
+        if inside.all():
+            continue
+        for index in np.flatnonzero(inside):
+            squares = ((values[index] - values[~inside]) ** 2).sum(axis=1)
+            distances[index] = np.sqrt(squares.min())
+    return distances
+
+
+def _measured(
+    basis: Basis,
+    classes: Sequence[ClassSpec],
+    labels: Int[np.ndarray, " n"],
+    decisions: Sequence[Decision],
+    before: Float[np.ndarray, "n k"],
+    after: Float[np.ndarray, "n k"],
+    fitted: Fitted,
+    policy: DecisionPolicy,
+) -> TrustMetrics:
+    names = [spec.name for spec in classes]
+    covered = np.array(
+        [names[label] in made.prediction_set for label, made in zip(labels, decisions, strict=True)]
+    )
+    right = [
+        made.decision == classes[label].role
+        for label, made in zip(labels, decisions, strict=True)
+        if made.decision != "undecidable"
+    ]
+    sizes = Counter(len(made.prediction_set) for made in decisions)
+    reasons = Counter(made.reason for made in decisions)
+    n, rule = len(labels), fitted.rule
+    counts = fitted.judge.classes.counts(len(classes))
+    return TrustMetrics(
+        basis=basis,
+        n_images=n,
+        temperature=rule.temperature,
+        before=calibration(before, labels),
+        after=calibration(after, labels),
+        alpha=policy.alpha,
+        coverage=proportion(int(covered.sum()), n),
+        per_class_coverage=[
+            proportion(int(covered[own].sum()), int(own.sum())) if own.any() else None
+            for own in (labels == index for index in range(len(classes)))
+        ],
+        pooled=[
+            name for name, few in zip(names, too_few(counts, policy.alpha), strict=True) if few
+        ],
+        mean_set_size=sum(size * count for size, count in sizes.items()) / n,
+        set_sizes=[sizes[size] for size in range(max(sizes) + 1)],
+        decided=proportion(len(right), n),
+        decided_accuracy=proportion(sum(right), len(right)) if right else None,
+        unlike=proportion(sum(reasons[reason] for reason in UNLIKE), n),
+        reasons=dict(sorted(reasons.items())),
+        calibration_groups={role: rule.groups(role) for role in rule.role_scores},
+    )
+
+
+def calibration_groups(
+    classes: Sequence[ClassSpec], labels: Sequence[int], groups: Sequence[str]
+) -> dict[Role, int]:
+    """Return how many groups of images each role has that the classes have."""
+    seen = {(classes[label].role, group) for label, group in zip(labels, groups, strict=True)}
+    return {role: sum(r == role for r, _ in seen) for role in {spec.role for spec in classes}}
