@@ -136,6 +136,7 @@ def sample_extras() -> dict[str, Any]:
         decided_accuracy=proportion(40, 41),
         unlike=proportion(1, 50),
         reasons={"certain": 41, "mixed_roles": 8, "photograph_dark": 1, "budget": 0},
+        calibration_groups={"ok": 17, "ng": 33},
     )
     ref = ImageRef(sha256="c" * 64, name="stain/0007.png", label="stain", split="train")
     findings = [

@@ -92,10 +92,10 @@ def report(
     spoken = language or accepted(accept_language)
     headers = {"Content-Language": spoken, "Vary": "Accept, Accept-Language"}
     if format == "html" or (format is None and "text/html" in accept):
-        page = reports.page(gateway.storage, found, spoken)
+        page = reports.page(session, gateway.storage, found, spoken)
         headers["Content-Security-Policy"] = _REPORT_POLICY
         return Response(page, headers=headers, media_type="text/html; charset=utf-8")
-    whole = ReportOut.of(found, reports.document(gateway.storage, found, spoken))
+    whole = ReportOut.of(found, reports.document(session, gateway.storage, found, spoken))
     return Response(whole.model_dump_json(), headers=headers, media_type="application/json")
 
 

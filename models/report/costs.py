@@ -66,15 +66,14 @@ def costs(data: ReportData, language: Language = ENGLISH) -> list[Cost]:
         left = trust.n_images - round(trust.decided.value * trust.n_images)
         share = proportion(left, trust.n_images)
         of = language.say("costs.of.all")
-        rows.append(Cost("undecided", of, left, trust.n_images, share, data.review_cost))
+        rows.append(Cost("undecided", of, left, trust.n_images, share, data.policy.review))
     return rows
 
 
 def _of_classes(data: ReportData, language: Language) -> list[Cost]:
-    given = {one.name: one.cost for one in data.costs}
-    rows = []
+    policy, rows = data.policy, []
     for index, spec in enumerate(data.header.classes):
-        if spec.name not in given or spec.role not in _KINDS:
+        if spec.name not in policy.costs or spec.role not in _KINDS:
             continue
         counts: Sequence[int] = data.tuned.confusion[index]
         count = sum(
@@ -84,6 +83,7 @@ def _of_classes(data: ReportData, language: Language) -> list[Cost]:
         )
         total = sum(counts)
         of = language.say("costs.of.class", name=spec.name)
-        share, each = proportion(count, total), given[spec.name]
-        rows.append(Cost(_KINDS[spec.role], of, count, total, share, each))
+        given = policy.cost(spec.name)
+        each = given.miss if spec.role == "ng" else given.false_alarm
+        rows.append(Cost(_KINDS[spec.role], of, count, total, proportion(count, total), each))
     return rows

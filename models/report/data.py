@@ -14,6 +14,7 @@ from models.errors import ArtifactMismatch
 from models.evaluation.results import Evaluation
 from models.imaging import decode
 from models.trust.metrics import TrustMetrics
+from models.trust.policy import DEFAULT_POLICY, DecisionPolicy
 
 THUMBNAIL_SIDE = 240
 # Of one picture: a page of eight mistakes, each with its heat map, stays below half a megabyte.
@@ -109,14 +110,6 @@ def small_jpeg(image: PIL.Image.Image) -> bytes:
 
 
 @dataclass(frozen=True)
-class ClassCost:
-    """What it costs, in any unit, to let a part of an `ng` class through, or stop an `ok` one."""
-
-    name: str
-    cost: float
-
-
-@dataclass(frozen=True)
 class ReportData:
     """A tuned model, and what became known of it after it was made.
 
@@ -131,8 +124,7 @@ class ReportData:
             of the artifact's own.
         test_zero_shot: the backbone without tuning on the same images.
         mistakes: images that were decided wrong in the evaluation that the report speaks of.
-        costs: what wrong decisions cost, where somebody has said so.
-        review_cost: likewise what it costs to have a person look.
+        policy: what the project asks of decisions, with what wrong ones cost where it says so.
         seconds: wall time of phases outside the tuning, such as `upload`.
         prediction_ms: median time of a prediction, in milliseconds.
         title: what the page is called, such as the project's name.
@@ -150,8 +142,7 @@ class ReportData:
     test: Evaluation | None = None
     test_zero_shot: Evaluation | None = None
     mistakes: Sequence[Mistake] = ()
-    costs: Sequence[ClassCost] = ()
-    review_cost: float | None = None
+    policy: DecisionPolicy = DEFAULT_POLICY
     seconds: Mapping[str, float] = field(default_factory=dict)
     prediction_ms: float | None = None
     title: str | None = None

@@ -3,7 +3,6 @@
 The page itself is not kept: it is rendered when it is asked for, in the language asked for.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -11,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from models.artifact import Artifact
 from models.errors import DamagedArtifact
-from models.report.data import ClassCost, Mistake, ReportData
+from models.report.data import Mistake, ReportData
+from models.trust.policy import DEFAULT_POLICY, DecisionPolicy
 
 
 class KeptReport(BaseModel):
@@ -50,16 +50,10 @@ class KeptReport(BaseModel):
                 fix="Take it from a backup, or tune again.",
             ) from error
 
-    def of(
-        self,
-        artifact: Artifact,
-        *,
-        costs: Sequence[ClassCost] = (),
-        review_cost: float | None = None,
-    ) -> ReportData:
-        """Return the report of the artifact; see `ReportData` for the costs."""
+    def of(self, artifact: Artifact, policy: DecisionPolicy = DEFAULT_POLICY) -> ReportData:
+        """Return the report of the artifact, with what the policy says of costs."""
         data = ReportData.from_artifact(artifact, title=self.title, mistakes=self.mistakes)
-        return replace(data, costs=costs, review_cost=review_cost)
+        return replace(data, policy=policy)
 
 
 def is_page(data: bytes) -> bool:

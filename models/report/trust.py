@@ -85,7 +85,7 @@ def coverage(data: ReportData, trust: TrustMetrics) -> list[ClassCoverage]:
 def reasons(trust: TrustMetrics, language: Language = ENGLISH) -> list[tuple[str, int]]:
     """Return why photographs were decided or not, in words, the most frequent first."""
     return [
-        (language.texts.get(f"reason.{reason}", reason), count)
+        (language.say(f"reason.{reason}"), count)
         for reason, count in sorted(trust.reasons.items(), key=lambda item: -item[1])
         if count
     ]

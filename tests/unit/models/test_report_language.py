@@ -15,6 +15,7 @@ from models.heatmaps.choose import WAYS
 from models.report import language as languages
 from models.report import render_report
 from models.report.language import CODES, ENGLISH, JAPANESE, LANGUAGES, accepted
+from models.trust.reasons import REASONS
 from tests.report_samples import (
     heated,
     mistake,
@@ -28,6 +29,7 @@ NAMES = ("good", "表面のきず 🔥", "stain")
 # Of keys that are put together where they are used.
 ENDINGS = {
     **{f"finding.{kind}": ("", ".fix") for kind in KINDS},
+    **{f"reason.{reason}": ("",) for reason in REASONS},
     **{f"mistakes.way.{way}": ("",) for way in WAYS},
     **{f"measure.{it.key}": (".name", ".meaning") for it in (*TEXT_SIDE, *IMAGE_SIDE)},
 }
