@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict
 from models.artifact import Artifact, ArtifactHeader
 from models.errors import ArtifactMismatch
 from models.evaluation.results import Evaluation
-from models.imaging import decode
 from models.trust.metrics import TrustMetrics
 from models.trust.policy import DEFAULT_POLICY, DecisionPolicy
 
@@ -76,23 +75,6 @@ class Mistake(BaseModel):
     thumbnail: bytes | None = None
     heat: Heat | None = None
     sha256: str | None = None
-
-    @classmethod
-    def from_photograph(
-        cls, data: bytes, *, name: str, label: str, predicted: str, probability: float
-    ) -> "Mistake":
-        """Make the thumbnail of a photograph as it came from the camera, whole, at most 240 px.
-
-        Raises:
-            BadImage: not an image.
-        """
-        return cls(
-            name=name,
-            label=label,
-            predicted=predicted,
-            probability=probability,
-            thumbnail=small_jpeg(decode(data)),
-        )
 
 
 def small_jpeg(image: PIL.Image.Image) -> bytes:

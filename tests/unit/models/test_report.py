@@ -1,6 +1,5 @@
 """The report: what it says, that it says it safely, and that everyone can read it."""
 
-import io
 import math
 import re
 import shlex
@@ -12,23 +11,21 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import PIL.Image
 import pytest
 
 from app.cli.options import read_recipe, read_view
 from models.backbone import Backbone
 from models.dataset import read_folder
-from models.errors import ArtifactMismatch, BadImage
+from models.errors import ArtifactMismatch
 from models.evaluation.proportions import proportion
 from models.features import MemoryFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
-from models.report import Mistake, ReportData, geometry, render_report, results, words
+from models.report import ReportData, geometry, render_report, results, words
 from models.report.language import ENGLISH
 from models.report.reproduction import command, phases
 from models.tuning import Tuning
 from tests.report_samples import mistake, sample_report, with_confusion
-from tests.unit.models.conftest import encode, noise_image
 
 THREE = ("good", "表面のきず 🔥", "stain")
 HOSTILE = "<script>alert('x')</script>\"&'"
@@ -230,17 +227,6 @@ def test_shows_mistakes_the_most_confident_first() -> None:
         "Photograph sure.png: labelled good, predicted scratch",
         "Photograph unsure.png: labelled good, predicted scratch",
     ]
-
-
-def test_makes_a_thumbnail_of_a_photograph() -> None:
-    data = encode(noise_image(0, (200, 60, 60), size=600))
-    made = Mistake.from_photograph(
-        data, name="a.png", label="good", predicted="stain", probability=0.7
-    )
-    thumbnail = PIL.Image.open(io.BytesIO(made.thumbnail))
-    assert (thumbnail.format, thumbnail.size) == ("JPEG", (240, 240))
-    with pytest.raises(BadImage):
-        Mistake.from_photograph(b"", name="a", label="b", predicted="c", probability=1.0)
 
 
 def test_counts_what_a_line_pays_for() -> None:
