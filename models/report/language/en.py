@@ -164,6 +164,7 @@ TEXTS: Final[dict[str, str]] = {
     "reason.no_class_fits": "Undecided: fits none of the classes",
     "reason.mixed_roles": "Undecided: could be of a good class as well as of a bad one",
     "reason.role_other": "Undecided: could be of a class that decides nothing",
+    "reason.too_few_images": "Undecided: too few photographs to be as sure as is asked",
     "reason.unlike_training_images": "Undecided: unlike all training photographs",
     "reason.photograph_dark": "Undecided: darker than any training photograph",
     "reason.photograph_bright": "Undecided: brighter than any training photograph",

@@ -150,6 +150,7 @@ TEXTS: Final[dict[str, str]] = {
     "reason.no_class_fits": "判定保留：どのクラスにも当てはまらない",
     "reason.mixed_roles": "判定保留：良品と不良の両方の可能性がある",
     "reason.role_other": "判定保留：判定の対象外のクラスの可能性がある",
+    "reason.too_few_images": "判定保留：求められた確かさには画像が足りない",
     "reason.unlike_training_images": "判定保留：どの学習画像にも似ていない",
     "reason.photograph_dark": "判定保留：どの学習画像よりも暗い",
     "reason.photograph_bright": "判定保留：どの学習画像よりも明るい",
