@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from statistics import median
 from typing import Annotated, Literal, NamedTuple
@@ -31,14 +32,17 @@ from app.cli.push import TuningBar, upload
 from app.cli.tables import collapse_table, evaluation_table, seconds_table
 from examples.demo_images import SEED, SETS, DemoClass, Sample, draw
 from models.artifact import Artifact
+from models.backbone import Backbone
 from models.backbone_source import load_backbone
 from models.decision import class_probabilities
 from models.errors import ShotlineError
+from models.evaluation.compared import MAX_WRONG
 from models.evaluation.metrics import evaluate
-from models.evaluation.results import Evaluation
+from models.evaluation.results import Evaluation, WrongImage
 from models.files import write_atomic
 from models.pixels import to_pixels
 from models.report import Mistake, ReportData, render_report
+from models.report.pictures import draw_photographs
 
 
 class Service(NamedTuple):
@@ -79,8 +83,11 @@ def _demo(which: str, report: Path, *, keep: bool) -> None:
         artifact = _tune(api, classes, train, seconds, name=f"demo {which}")
         with _timed(seconds, "predict"):
             answers = _ask(api, artifact.project, test, [spec.name for spec in classes])
+    backbone = load_backbone(artifact.artifact.header.backbone)
     with _timed(seconds, "zero-shot"), err.status("The same photographs without tuning …"):
-        before = _zero_shot(artifact.artifact, test)
+        before = _zero_shot(artifact.artifact, test, backbone)
+    with err.status("Drawing what it got wrong …"):
+        mistakes = _mistakes(classes, test, answers, artifact.artifact, backbone)
     labels = torch.tensor([sample.label for sample in test])
     tuned = evaluate(answers.probabilities, labels, "holdout")
     untuned = evaluate(before, labels, "holdout")
@@ -90,7 +97,7 @@ def _demo(which: str, report: Path, *, keep: bool) -> None:
         artifact.artifact,
         test=tuned,
         test_zero_shot=untuned,
-        mistakes=_mistakes(classes, test, answers),
+        mistakes=mistakes,
         seconds=seconds,
         prediction_ms=milliseconds,
         title=f"Shotline demo: {which}",
@@ -148,9 +155,10 @@ def _ask(api: Api, project: str, test: Sequence[Sample], names: list[str]) -> An
     return Answers(torch.tensor(rows), milliseconds)
 
 
-def _zero_shot(artifact: Artifact, test: Sequence[Sample]) -> Float[Tensor, "n n_classes"]:
+def _zero_shot(
+    artifact: Artifact, test: Sequence[Sample], backbone: Backbone
+) -> Float[Tensor, "n n_classes"]:
     """Classify the photographs by the hand-written prompts, in this process."""
-    backbone = load_backbone(artifact.header.backbone)
     view, spec = artifact.header.view, backbone.pixels
     pixels = [
         to_pixels(sample.path.read_bytes(), view, spec.size, spec.interpolation) for sample in test
@@ -161,22 +169,28 @@ def _zero_shot(artifact: Artifact, test: Sequence[Sample]) -> Float[Tensor, "n n
 
 
 def _mistakes(
-    classes: Sequence[DemoClass], test: Sequence[Sample], answers: Answers
+    classes: Sequence[DemoClass],
+    test: Sequence[Sample],
+    answers: Answers,
+    artifact: Artifact,
+    backbone: Backbone,
 ) -> list[Mistake]:
-    """Collect the photographs that were decided wrong, the surest ones first."""
+    """Draw the photographs that were decided wrong with the highest probability."""
     shares, predicted = answers.probabilities.max(dim=1)
     wrong = [index for index, sample in enumerate(test) if predicted[index] != sample.label]
     wrong.sort(key=lambda index: float(shares[index]), reverse=True)
-    return [
-        Mistake.from_photograph(
-            test[index].path.read_bytes(),
+    files = []
+    for index in wrong[:MAX_WRONG]:
+        data = test[index].path.read_bytes()
+        one = WrongImage(
+            sha256=sha256(data).hexdigest(),
             name=test[index].path.name,
             label=classes[test[index].label].name,
             predicted=classes[int(predicted[index])].name,
             probability=float(shares[index]),
         )
-        for index in wrong
-    ]
+        files.append((one, data))
+    return draw_photographs(artifact, files, backbone)
 
 
 def _print(

@@ -21,10 +21,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from models.classes import ClassSpec
 from models.collapse.measures import CollapseMetrics
 from models.errors import ArtifactMismatch, DamagedArtifact
-from models.evaluation.results import Evaluation
+from models.evaluation.results import Evaluation, WrongImage
 from models.files import read_metadata, write_atomic
+from models.findings.finding import FindingSummary
 from models.imaging import View
+from models.learning_curve import LearningCurve
 from models.recipe import Recipe
+from models.search.result import SearchResult
 from models.trust.evidence import reduced_rows
 from models.trust.judge import Judge
 from models.trust.metrics import TrustMetrics
@@ -48,7 +51,16 @@ class TuningMetrics(BaseModel):
         collapse_after: of the tuned prompts, on the same.
         history: the records of the epochs, see `models.loss.EpochRecord`.
         seconds: wall time of each phase.
+        linear_probe: logistic regression on the same image features, every class with the same
+            weight, on the same images; `None` where there are too many for it, or in artifacts
+            that are older than it.
+        wrong: the images that were decided wrong with the highest probability, that one first;
+            `None` in artifacts that are older than it.
         trust: calibration and prediction sets; None where there is no decision rule.
+        findings: what the data doctor says of the images, see `models.findings`; None where it did
+            not look.
+        learning_curve: what more images would bring; older artifacts have none.
+        search: how the recipe was found, where a search found it.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -59,7 +71,12 @@ class TuningMetrics(BaseModel):
     collapse_after: CollapseMetrics
     history: list[dict[str, float]]
     seconds: dict[str, float]
+    linear_probe: Evaluation | None = None
+    wrong: list[WrongImage] | None = None
     trust: TrustMetrics | None = None
+    findings: list[FindingSummary] | None = None
+    learning_curve: LearningCurve | None = None
+    search: SearchResult | None = None
 
 
 class ArtifactHeader(BaseModel):

@@ -27,8 +27,9 @@ from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
 from models.decision import class_probabilities
 from models.errors import OutOfMemory
+from models.evaluation.compared import probe_probabilities, wrong_images
 from models.evaluation.metrics import evaluate
-from models.evaluation.results import Evaluation
+from models.evaluation.results import Basis, Evaluation
 from models.evaluation.splits import cross_validation_folds
 from models.faults import fault_of
 from models.features import FeatureStore, image_features, statistics_of
@@ -199,11 +200,16 @@ class Tuning:
         embeddings = self._embeddings(Texts(text, before), data)
         with self._timed("evaluate"):
             folds = self._fold_models(data, before)
-            tuned, untuned = self._evaluations(data, holdout, embeddings, before, folds)
+            decided = self._decided(data, holdout, embeddings, folds)
+            untuned = self._probabilities(holdout if self._holdout else train, before)
+            apart = [] if self._holdout else self._folds(data)
+            probed = probe_probabilities(self._backbone, data, apart, holdout)
             trusted = self._trusted(data, holdout, embeddings, means, folds, statistics)
         metrics = TuningMetrics(
-            tuned=tuned,
-            zero_shot=untuned,
+            tuned=self._evaluate(decided),
+            zero_shot=self._evaluate(untuned),
+            linear_probe=None if probed is None else self._evaluate(probed),
+            wrong=wrong_images(self._judged, decided, [spec.name for spec in self._classes]),
             collapse_before=collapse_metrics(before, train, data.labels),
             collapse_after=collapse_metrics(text, train, data.labels),
             history=[asdict(record) for record in tuner.history],
@@ -222,25 +228,19 @@ class Tuning:
             arrays |= trusted.tensors
         return Artifact(self._header(metrics, data, trusted and trusted.rule), arrays)
 
-    def _evaluations(
+    def _decided(
         self,
         data: TrainingSet,
-        holdout: Float[Tensor, "n dim"],
+        holdout: Float[Tensor, "held_out dim"],
         embeddings: Float[Tensor, "n_classes dim"],
-        written: Float[Tensor, "n_classes dim"],
         folds: FoldModels | None,
-    ) -> tuple[Evaluation, Evaluation]:
-        """Return how right the tuned model and the untuned backbone are."""
+    ) -> Float[Tensor, "judged n_classes"]:
+        """Return what is said of the images that accuracy is measured on."""
         if self._holdout:
-            return self._evaluate(holdout, embeddings), self._evaluate(holdout, written)
+            return self._probabilities(holdout, embeddings)
         assert folds is not None  # noqa: S101 - without a holdout there are images for folds
         scale = self._backbone.logit_scale
-        probabilities = torch.from_numpy(folds.probabilities(data.features.numpy(), scale))
-        untuned = self._probabilities(data.features, written)
-        return (
-            evaluate(probabilities, data.labels, "out-of-fold"),
-            evaluate(untuned, data.labels, "out-of-fold"),
-        )
+        return torch.from_numpy(folds.probabilities(data.features.numpy(), scale))
 
     def _trusted(
         self,
@@ -307,7 +307,7 @@ class Tuning:
         labels, groups = data.labels.tolist(), data.groups or ()
         if len(set(zip(labels, groups, strict=True))) == len(set(labels)):
             return None
-        folds = cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
+        folds = self._folds(data)
         if len(folds) < 2:
             return None
         steps = self._recipe.steps
@@ -319,6 +319,10 @@ class Tuning:
             models.append(self._embeddings(Texts(tuner.text_features(), written), part).numpy())
         return FoldModels([test for _, test in folds], np.stack(models))
 
+    def _folds(self, data: TrainingSet) -> list[tuple[list[int], list[int]]]:
+        labels, groups = data.labels.tolist(), data.groups or ()
+        return cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
+
     def _embeddings(self, texts: Texts, data: TrainingSet) -> Float[Tensor, "n_classes dim"]:
         return fused_embeddings(texts, data, self._recipe, self._backbone.logit_scale)
 
@@ -328,11 +332,14 @@ class Tuning:
         scale = self._backbone.logit_scale
         return torch.from_numpy(class_probabilities(features.numpy(), embeddings.numpy(), scale))
 
-    def _evaluate(
-        self, holdout: Float[Tensor, "n dim"], embeddings: Float[Tensor, "n_classes dim"]
-    ) -> Evaluation:
-        probabilities = self._probabilities(holdout, embeddings)
-        return evaluate(probabilities, _labels(self._holdout), "holdout")
+    @property
+    def _judged(self) -> list[LabelledImage]:
+        """The images that accuracy is measured on."""
+        return self._holdout or self._train
+
+    def _evaluate(self, probabilities: Float[Tensor, "n n_classes"]) -> Evaluation:
+        basis: Basis = "holdout" if self._holdout else "out-of-fold"
+        return evaluate(probabilities, _labels(self._judged), basis)
 
     def _header(
         self, metrics: TuningMetrics, data: TrainingSet, rule: DecisionRule | None

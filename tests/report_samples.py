@@ -13,10 +13,15 @@ from models.classes import ClassSpec, default_role
 from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
 from models.evaluation.metrics import evaluate
+from models.evaluation.proportions import proportion
 from models.evaluation.results import Basis
+from models.findings.finding import FindingSummary, ImageRef
 from models.imaging import View
+from models.learning_curve import ClassCurve, CurvePoint, Estimate, LearningCurve, PowerLaw
 from models.recipe import Recipe
-from models.report import Mistake, ReportData
+from models.report import Heat, Mistake, ReportData
+from models.search.result import Choice, Importance, SearchResult, TrialRecord
+from models.trust.metrics import Calibration, ReliabilityBin, TrustMetrics
 
 PER_CLASS = 6
 DIM = 48
@@ -46,6 +51,7 @@ def sample_artifact(names: Sequence[str], basis: Basis, recipe: Recipe) -> Artif
     ]
     metrics = TuningMetrics(
         tuned=evaluate((20 * features @ text.T).softmax(dim=1), labels, basis),
+        linear_probe=evaluate((20 * features @ text.T).softmax(dim=1).roll(2, 0), labels, basis),
         zero_shot=evaluate((2 * features @ before.T).softmax(dim=1).roll(1, 0), labels, basis),
         collapse_before=collapse_metrics(before, features, labels),
         collapse_after=collapse_metrics(text, features, labels),
@@ -92,4 +98,129 @@ def mistake(
     label: str, predicted: str, *, name: str = "cam3/0001.png", probability: float = 0.8
 ) -> Mistake:
     """Return a mistake whose thumbnail is as much of a JPEG as the page looks at."""
-    return Mistake(name, label, predicted, probability, b"\xff\xd8\xff\xd9")
+    return Mistake(
+        name=name,
+        label=label,
+        predicted=predicted,
+        probability=probability,
+        thumbnail=b"\xff\xd8\xff\xd9",
+    )
+
+
+def sample_extras() -> dict[str, Any]:
+    """Return what the metrics of a tuning of three classes hold where all was measured."""
+    share = proportion(44, 50)
+    bins = [
+        ReliabilityBin(
+            low=step / 10,
+            high=(step + 1) / 10,
+            count=step,
+            confidence=(step + 0.5) / 10,
+            accuracy=acc,
+        )
+        for step, acc in zip(range(10), (0, 0, 0, 0.2, 0.3, 0.5, 0.6, 0.8, 0.8, 0.9), strict=True)
+    ]
+    trust = TrustMetrics(
+        basis="out-of-fold",
+        n_images=50,
+        temperature=1.7,
+        before=Calibration(ece=0.12, bins=bins),
+        after=Calibration(ece=0.034, bins=bins),
+        alpha=0.1,
+        coverage=share,
+        per_class_coverage=[share, share, None],
+        pooled=["stain"],
+        mean_set_size=1.24,
+        set_sizes=[1, 40, 9],
+        decided=proportion(41, 50),
+        decided_accuracy=proportion(40, 41),
+        unlike=proportion(1, 50),
+        reasons={"certain": 41, "mixed_roles": 8, "photograph_dark": 1, "budget": 0},
+        calibration_groups={"ok": 17, "ng": 33},
+    )
+    ref = ImageRef(sha256="c" * 64, name="stain/0007.png", label="stain", split="train")
+    findings = [
+        FindingSummary(
+            kind="exact_duplicate",
+            severity="serious",
+            count=2,
+            sentence="One photograph is there twice. Keep one.",
+            examples=[[ref, ref]],
+        ),
+        FindingSummary(kind="blur", severity="note", count=1, sentence="One is blurred. Again."),
+    ]
+    return {
+        "trust": trust,
+        "findings": findings,
+        "learning_curve": sample_curve(),
+        "search": sample_search(),
+    }
+
+
+def sample_curve() -> LearningCurve:
+    """Return a learning curve of three classes, the last with too few images to tell."""
+    points = [CurvePoint(images=n, error=0.5 * n**-0.5) for n in (2, 4, 8, 16)]
+    gain = Estimate(value=0.021, low=0.004, high=0.05)
+    known = {
+        "points": points,
+        "fit": PowerLaw(floor=0.0, scale=0.5, exponent=0.5),
+        "accuracy_now": Estimate(value=0.875, low=0.8, high=0.92),
+        "accuracy_then": Estimate(value=0.9, low=0.82, high=0.95),
+        "gain": gain,
+        "macro_gain": gain,
+    }
+    classes = [
+        ClassCurve(name="good", images=16, groups=16, sentence="It would rise.", **known),
+        ClassCurve(name="表面のきず 🔥", images=16, groups=16, sentence="It would rise.", **known),
+        ClassCurve(name="stain", images=2, groups=2, sentence="Too few to tell."),
+    ]
+    return LearningCurve(
+        more=10, stand_in="a linear probe", classes=classes, next_class=1, sentence="Next."
+    )
+
+
+def sample_search() -> SearchResult:
+    """Return a search of four recipes, the third pruned."""
+    macros = (0.8, 0.82, None, 0.85)
+    trials = [
+        TrialRecord(
+            number=number,
+            state="pruned" if macro is None else "complete",
+            params={"lr": 0.1 * (number + 1)},
+            macro=macro,
+            best_so_far=macro,
+            seconds=3.0,
+        )
+        for number, macro in enumerate(macros)
+    ]
+    choice = Choice(
+        number=3, best=3, gain=0.05, standard_error=0.01, needed=0.02, reason="More than noise."
+    )
+    return SearchResult(
+        minutes=5,
+        max_trials=None,
+        spent_seconds=65,
+        n_images=48,
+        n_folds=3,
+        trials=trials,
+        best=3,
+        choice=choice,
+        importance=[Importance(name="lr", share=0.75), Importance(name="n_ctx", share=0.25)],
+    )
+
+
+def with_extras(data: ReportData, **extras: Any) -> ReportData:
+    """Return the report of an artifact whose metrics hold `extras` besides."""
+    metrics = data.header.metrics.model_copy(update=extras)
+    return replace(data, header=data.header.model_copy(update={"metrics": metrics}))
+
+
+def heated(one: Mistake, *, hottest_first: float = 0.4, chance: float = 0.6) -> Mistake:
+    """Return the mistake with a heat map that fares so."""
+    heat = Heat(
+        picture=b"\xff\xd8\xff\xd9",
+        way="grad-cam",
+        hottest_first=hottest_first,
+        random=(chance, chance),
+    )
+    return one.model_copy(update={"heat": heat})

@@ -28,7 +28,10 @@ from models.errors import CheckpointMismatch, ShotlineError
 from models.features import FolderFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
-from models.report import ReportData, render_report
+from models.report import Mistake
+from models.report.kept import KeptReport
+from models.report.pictures import draw_mistakes
+from models.threads import fixed_threads
 from models.tuning import Tuning
 from worker.child import LeaseLost, main, patiently, run_job
 from worker.observer import NotedFeatures, RowObserver
@@ -64,8 +67,9 @@ class TuningRun:
 
     def _work(self) -> None:
         job = patiently(self._read)
-        artifact = self._tune(job.row, job.snapshot)
-        self._record(artifact, job.title)
+        backbone = self._backbone(job.row.backbone)
+        artifact = self._tune(job.row, job.snapshot, backbone)
+        self._record(artifact, job, backbone)
 
     def _read(self) -> Job:
         with self._database.reading() as session:
@@ -76,25 +80,29 @@ class TuningRun:
             snapshot = read_snapshot(session, self._storage, row.snapshot_id)
             return Job(row, snapshot, project.name)
 
-    def _tune(self, row: TuningRow, snapshot: SnapshotContent) -> Artifact:
+    def _tune(self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone) -> Artifact:
         checkpoint = self._checkpoint(row.checkpoint)
         self._observer.gets_further = row.checkpoint is None or checkpoint is not None
         try:
-            artifact = self._run_core(row, snapshot, checkpoint)
+            artifact = self._run_core(row, snapshot, backbone, checkpoint)
         except CheckpointMismatch as error:
             # Another kind of machine rounds otherwise: its work cannot be gone on with here.
             log.warning("checkpoint_unusable", error=str(error))
             self._observer.gets_further = False
-            artifact = self._run_core(row, snapshot, None)
+            artifact = self._run_core(row, snapshot, backbone, None)
         return artifact
 
     def _run_core(
-        self, row: TuningRow, snapshot: SnapshotContent, checkpoint: Checkpoint | None
+        self,
+        row: TuningRow,
+        snapshot: SnapshotContent,
+        backbone: Backbone,
+        checkpoint: Checkpoint | None,
     ) -> Artifact:
         tuning = Tuning(
             snapshot.classes,
             snapshot.images,
-            self._backbone(row.backbone),
+            backbone,
             Recipe.model_validate(row.recipe),
             seed=row.seed,
             view=View.model_validate(row.view),
@@ -123,12 +131,12 @@ class TuningRun:
             log.warning("checkpoint_unusable", error=str(error))
             return None
 
-    def _record(self, artifact: Artifact, title: str) -> None:
+    def _record(self, artifact: Artifact, job: Job, backbone: Backbone) -> None:
         """Store the artifact first, then record the version and the success in one transaction."""
         new = NewVersion(
             digest=artifact.digest,
             artifact_sha256=self._storage.put(artifact.to_bytes()),
-            report_sha256=self._report(artifact, title),
+            report_sha256=self._report(artifact, job, backbone),
             backbone=artifact.header.backbone,
             backbone_digest=artifact.header.backbone_digest,
             classes=[spec.model_dump() for spec in artifact.header.classes],
@@ -138,14 +146,23 @@ class TuningRun:
         number = patiently(lambda: self._succeed(new))
         log.info("succeeded", version=number, digest=artifact.digest)
 
-    def _report(self, artifact: Artifact, title: str) -> str | None:
-        """Store the HTML report; a version without one is better than none."""
+    def _report(self, artifact: Artifact, job: Job, backbone: Backbone) -> str | None:
+        """Store what the report needs beside the artifact; a version is there without it, too."""
         try:
-            page = render_report(ReportData.from_artifact(artifact, title=title))
-            return self._storage.put(page.encode())
+            kept = KeptReport(title=job.title, mistakes=self._mistakes(artifact, job, backbone))
+            return self._storage.put(kept.to_bytes())
         except Exception:
             log.exception("report_failed")
             return None
+
+    def _mistakes(self, artifact: Artifact, job: Job, backbone: Backbone) -> list[Mistake]:
+        """Draw the mistakes; no pictures where the device or a photograph does not allow it."""
+        try:
+            with fixed_threads(artifact.header.recipe.threads):
+                return draw_mistakes(artifact, job.snapshot.images, backbone)
+        except Exception:
+            log.exception("pictures_failed")
+            return [Mistake(**one.model_dump()) for one in artifact.header.metrics.wrong or ()]
 
     def _succeed(self, new: NewVersion) -> int:
         with self._database.unit_of_work() as session:

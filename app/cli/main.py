@@ -19,6 +19,7 @@ from app.cli.predict import predict
 from app.cli.processes import migrate, serve, worker
 from app.cli.push import push
 from app.cli.quantize import quantize
+from app.cli.report import report
 from app.cli.restore import restore
 from app.cli.tune import tune
 from app.cli.up import up
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command(rich_help_panel=_CORE)(tune)
 app.command(rich_help_panel=_CORE)(predict)
 app.command(rich_help_panel=_CORE)(inspect)
+app.command(rich_help_panel=_CORE)(report)
 app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)

@@ -32,6 +32,7 @@ from models.errors import BadDataset
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
+    from models.backbone import Backbone
     from models.checkpoint import Checkpoint
     from models.dataset import Dataset, LabelledImage
     from models.tuning import TuningProgress
@@ -79,6 +80,9 @@ def tune(
         Path | None, typer.Option(help="Go on from here if it exists, and save here on the way.")
     ] = None,
     report: Annotated[Path | None, typer.Option(help="Write the report as an HTML page.")] = None,
+    language: Annotated[
+        Literal["en", "ja"], typer.Option(help="Of the report: English or Japanese.")
+    ] = "en",
     force: Annotated[bool, typer.Option("--force", help="Replace files that exist.")] = False,
     alpha: AlphaOption = None,
     missed_ng: MissedOption = None,
@@ -129,7 +133,8 @@ def tune(
     if report is not None:
         drawn = {"--shots": shots, "--groups": groups}
         options = [str(part) for pair in drawn.items() if pair[1] is not None for part in pair]
-        _write_report(artifact, report, options)
+        with err.status("Drawing the report …"):
+            _write_report(artifact, report, options, labelled, loaded, language)
     _print(artifact, out_file, report, as_json=as_json)
 
 
@@ -201,13 +206,25 @@ class _Observer:
             self._saved = time.monotonic()
 
 
-def _write_report(artifact: "Artifact", path: Path, options: list[str]) -> None:
+def _write_report(
+    artifact: "Artifact",
+    path: Path,
+    options: list[str],
+    images: "list[LabelledImage]",
+    backbone: "Backbone",
+    language: Literal["en", "ja"],
+) -> None:
     from models.files import write_atomic
     from models.report import ReportData, render_report
+    from models.report.pictures import draw_mistakes
     from models.report.reproduction import command
+    from models.threads import fixed_threads
 
-    data = ReportData.from_artifact(artifact, command=command(artifact.header, options))
-    write_atomic(path, render_report(data).encode())
+    with fixed_threads(artifact.header.recipe.threads):
+        mistakes = draw_mistakes(artifact, images, backbone)
+    again = command(artifact.header, options)
+    data = ReportData.from_artifact(artifact, mistakes=mistakes, command=again)
+    write_atomic(path, render_report(data, language).encode())
 
 
 def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bool) -> None:

@@ -15,10 +15,11 @@ from app.http.pagination import Page, PageDep
 from app.http.problems import problem_response, request_id, responses
 from app.http.routing import Route
 from app.predictions.provider import PredictionsDep
-from app.registry import gates, promotion, service
+from app.registry import gates, promotion, reports, service
 from app.registry.gate_schemas import GatesOut
 from app.registry.schemas import AliasIn, AliasOut, ModelOut, MoveOut, ReportOut, RollbackIn
 from models.errors import BadName
+from models.report.language import LanguageCode, accepted
 
 router = APIRouter(prefix="/v1", tags=["models"], route_class=Route)
 
@@ -82,15 +83,25 @@ def report(
     format: Annotated[  # noqa: A002 - what the caller writes
         Literal["json", "html"] | None, Query(description="Counts more than Accept.")
     ] = None,
+    language: Annotated[
+        LanguageCode | None, Query(description="Counts more than Accept-Language.")
+    ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = "*/*",
-) -> ReportOut | Response:
-    """Answer all figures as JSON, or one self-contained page for `Accept: text/html`."""
+    accept_language: Annotated[str, Header(include_in_schema=False)] = "en",
+) -> Response:
+    """Answer all figures as JSON, or one self-contained page for `Accept: text/html`.
+
+    In English or Japanese.
+    """
     found = service.get_version(session, principal, model)
+    spoken = language or accepted(accept_language)
+    headers = {"Content-Language": spoken, "Vary": "Accept, Accept-Language"}
     if format == "html" or (format is None and "text/html" in accept):
-        page = gateway.storage.read(service.report_of(found))
-        headers = {"Content-Security-Policy": _REPORT_POLICY}
+        page = reports.page(session, gateway.storage, found, spoken)
+        headers["Content-Security-Policy"] = _REPORT_POLICY
         return Response(page, headers=headers, media_type="text/html; charset=utf-8")
-    return ReportOut.of(found)
+    whole = ReportOut.of(found, reports.document(session, gateway.storage, found, spoken))
+    return Response(whole.model_dump_json(), headers=headers, media_type="application/json")
 
 
 @router.get(

@@ -43,3 +43,23 @@ class Evaluation(BaseModel):
     per_class: list[Proportion]
     confusion: list[list[int]]
     ece: float
+
+
+class WrongImage(BaseModel):
+    """An image that the tuned model decided wrong where its accuracy was measured.
+
+    Attributes:
+        sha256: hexadecimal, of its bytes.
+        name: what people call it, such as its path.
+        label: the name of the class that it was given.
+        predicted: the name of the class that was predicted.
+        probability: of the predicted class.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    sha256: str
+    name: str
+    label: str
+    predicted: str
+    probability: float

@@ -1,6 +1,10 @@
-"""The report of a tuning: one HTML page that a line engineer shows in a meeting."""
+"""The report of a tuning: one HTML page, or JSON, that a line engineer shows in a meeting.
 
-from models.report.data import Mistake, ReportData
+No torch here but in `models.report.pictures`, which draws what the page shows: the gateway renders.
+"""
+
+from models.report.data import Heat, Mistake, ReportData
+from models.report.language import LanguageCode
 from models.report.page import render_report
 
-__all__ = ["Mistake", "ReportData", "render_report"]
+__all__ = ["Heat", "LanguageCode", "Mistake", "ReportData", "render_report"]

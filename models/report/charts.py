@@ -4,9 +4,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
+from models.report.language import ENGLISH, Language
 from models.report.palette import cosine_class
 from models.report.words import number, short
 
@@ -17,22 +18,23 @@ _WIDTH, _HEIGHT = 480, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 132, 12, 34
 _LABEL_GAP = 15.0
 
-# (epoch, value)
+# (x, value)
 _Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values by epoch, drawn in the style of a CSS class."""
+    """Values, drawn in the style of a CSS class; over `at` where they have an x of their own."""
 
     name: str
     style: str
     values: Sequence[float]
+    at: Sequence[float] | None = None
 
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn series: its points, the last of them, and where its name stands."""
+    """A drawn series: its points, the last of them, and where its name stands, if it has one."""
 
     name: str
     style: str
@@ -44,7 +46,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Lines over epochs; `reference` is the height of the dashed ideal and its name."""
+    """Lines over what `axis` names; `reference` is the height of the dashed ideal and its name."""
 
     width: int
     height: int
@@ -54,6 +56,7 @@ class LineChart:
     lines: list[Line]
     reference: tuple[float, str] | None
     summary: str
+    axis: str
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,21 @@ def line_chart(
     low: float | None = None,
     high: float | None = None,
     reference: tuple[float, str] | None = None,
+    axis: str = "chart.epoch",
+    language: Language = ENGLISH,
 ) -> LineChart | None:
-    """Lay out values over epochs; `None` where there is no finite value to draw.
+    """Lay out values over epochs, or another axis; `None` where there is no finite value to draw.
 
     Args:
-        epochs: one per value, rising.
+        epochs: one per value of a series that has no `at`, rising; its ends are those of the axis.
         series: at least one; values that are not finite are left out.
         low: where the axis must begin at the latest.
         high: where it must end at the earliest.
         reference: a value to draw as a dashed line, and its name.
+        axis: the key of the axis's name.
+        language: of the summary.
     """
-    shown = [(s, _finite(epochs, s.values)) for s in series]
+    shown = [(s, _finite(s.at if s.at is not None else epochs, s.values)) for s in series]
     shown = [(s, pairs) for s, pairs in shown if pairs]
     if not shown:
         return None
@@ -106,19 +113,23 @@ def line_chart(
     right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
     x = _Scale(epochs[0], epochs[-1], _LEFT, right)
     y = _Scale(y_ticks[0], y_ticks[-1], bottom, _TOP)
+    named = language.say(axis)
     return LineChart(
         width=_WIDTH,
         height=_HEIGHT,
         plot=(_LEFT, _TOP, right, bottom),
-        x_ticks=[(x(t), f"{t:.0f}") for t in _epoch_ticks(epochs[0], epochs[-1])],
+        x_ticks=[(x(t), f"{t:g}") for t in _x_ticks(epochs[0], epochs[-1])],
         y_ticks=[(y(t), _tick_label(t, y_ticks)) for t in y_ticks],
         lines=_lines(shown, x, y, bottom),
         reference=(y(reference[0]), reference[1]) if reference else None,
-        summary=_summary(shown, epochs),
+        summary=_summary(shown, (epochs[0], epochs[-1]), named, language),
+        axis=named,
     )
 
 
-def heat_map(title: str, cosines: Float[Tensor, "k k"], kind: str) -> HeatMap:
+def heat_map(
+    title: str, cosines: Float[np.ndarray, "k k"], kind: str, language: Language = ENGLISH
+) -> HeatMap:
     """Lay out a matrix of raw cosines; `kind` says in words of what."""
     k, cell, margin = len(cosines), 32, 24
     rows: list[list[float]] = cosines.tolist()
@@ -142,9 +153,9 @@ def heat_map(title: str, cosines: Float[Tensor, "k k"], kind: str) -> HeatMap:
         side=margin + cell * k,
         cells=cells,
         indices=[(margin + cell * (i + 0.5), str(i + 1)) for i in range(k)],
-        summary=f"{kind}: every pair {mean}"
+        summary=language.say("geometry.every", kind=kind, value=mean)
         if least == most
-        else f"{kind}: pairs from {least} to {most}, mean {mean}",
+        else language.say("geometry.pairs", kind=kind, least=least, most=most, mean=mean),
     )
 
 
@@ -197,23 +208,28 @@ def _finite(epochs: Sequence[float], values: Sequence[float]) -> _Points:
 def _lines(
     shown: Sequence[tuple[Series, _Points]], x: _Scale, y: _Scale, bottom: float
 ) -> list[Line]:
-    labels = spread([y(pairs[-1][1]) for _, pairs in shown], _LABEL_GAP, _TOP, bottom)
+    ends = [(place, y(pairs[-1][1])) for place, (one, pairs) in enumerate(shown) if one.name]
+    heights = spread([height for _, height in ends], _LABEL_GAP, _TOP, bottom)
+    labels = {place: height for (place, _), height in zip(ends, heights, strict=True)}
     return [
         Line(
             name=series.name,
             style=series.style,
             points=" ".join(f"{x(epoch)},{y(value)}" for epoch, value in pairs),
             end=(x(pairs[-1][0]), y(pairs[-1][1])),
-            label_y=round(label_y, 1),
+            label_y=round(labels.get(place, 0.0), 1),
             last=number(pairs[-1][1], 2),
         )
-        for (series, pairs), label_y in zip(shown, labels, strict=True)
+        for place, (series, pairs) in enumerate(shown)
     ]
 
 
-def _epoch_ticks(first: float, last: float) -> list[float]:
-    """The first epoch, and round ones after it."""
-    return [first, *(t for t in ticks(first, last) if t.is_integer() and first < t <= last)]
+def _x_ticks(first: float, last: float) -> list[float]:
+    """The first one, and round ones after it: whole ones where the axis is longer than 1."""
+    rounds = ticks(first, last)
+    if last - first > 1:
+        rounds = [tick for tick in rounds if tick.is_integer()]
+    return [first, *(tick for tick in rounds if first < tick <= last)]
 
 
 def _tick_label(tick: float, all_ticks: Sequence[float]) -> str:
@@ -221,9 +237,26 @@ def _tick_label(tick: float, all_ticks: Sequence[float]) -> str:
     return number(tick, digits)
 
 
-def _summary(shown: Sequence[tuple[Series, _Points]], epochs: Sequence[float]) -> str:
+def _summary(
+    shown: Sequence[tuple[Series, _Points]],
+    ends: tuple[float, float],
+    axis: str,
+    language: Language,
+) -> str:
     moves = [
-        f"{series.name} from {number(pairs[0][1], 2)} to {number(pairs[-1][1], 2)}"
+        language.say(
+            "chart.move",
+            name=series.name,
+            first=number(pairs[0][1], 2),
+            last=number(pairs[-1][1], 2),
+        )
         for series, pairs in shown
+        if series.name
     ]
-    return f"By epoch, {epochs[0]:.0f} to {epochs[-1]:.0f}: {'; '.join(moves)}."
+    return language.say(
+        "chart.moves",
+        axis=axis,
+        start=f"{ends[0]:g}",
+        end=f"{ends[1]:g}",
+        moves=language.texts["chart.separator"].join(moves),
+    )

@@ -4,26 +4,32 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float
-from torch import Tensor
 
-from models.collapse.etf import target_cosine
 from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, CollapseMetrics, Measure, told
 from models.report.charts import HeatMap, LineChart, Series, heat_map, line_chart
 from models.report.data import ReportData
-from models.report.words import NOTHING, number
+from models.report.language import ENGLISH, Language
+from models.report.words import NOTHING, number, points
 
 # Beyond so many classes the cells of a heat map are smaller than a millimetre on paper.
 MAX_MAPPED = 40
 # So many pairs of classes are listed, the closest first.
 _PAIRS = 20
+# The measures that are put into sentences.
+_SENTENCES = {
+    "text_nc2": "geometry.even",
+    "text_to_image_nc3": "geometry.aligned",
+    "mi": "geometry.mi",
+}
 
 
 @dataclass(frozen=True)
 class Metric:
     """A measure of collapse, in the words of the page; `ideal` is its value at full collapse."""
 
+    key: str
     name: str
     meaning: str
     before: str
@@ -57,7 +63,7 @@ class Mark:
         return round((self.value + 1) * 50, 2)
 
 
-def text_metrics(data: ReportData) -> list[Metric]:
+def text_metrics(data: ReportData, language: Language = ENGLISH) -> list[Metric]:
     """Return the measures that tuning text can move, before and after."""
     metrics = data.header.metrics
     rows = []
@@ -67,8 +73,9 @@ def text_metrics(data: ReportData) -> list[Metric]:
         after = _value(metrics.collapse_after, measure)
         rows.append(
             Metric(
-                measure.name,
-                measure.meaning,
+                measure.key,
+                language.say(f"measure.{measure.key}.name"),
+                language.say(f"measure.{measure.key}.meaning"),
                 number(before),
                 number(after),
                 number(ideal),
@@ -78,36 +85,92 @@ def text_metrics(data: ReportData) -> list[Metric]:
     return rows
 
 
-def image_metrics(data: ReportData) -> list[Metric]:
+def image_metrics(data: ReportData, language: Language = ENGLISH) -> list[Metric]:
     """Return the measures of the image side, which tuning text cannot move."""
     after = data.header.metrics.collapse_after
     return [
-        Metric(it.name, it.meaning, NOTHING, number(_value(after, it)), number(0))
+        Metric(
+            it.key,
+            language.say(f"measure.{it.key}.name"),
+            language.say(f"measure.{it.key}.meaning"),
+            NOTHING,
+            number(_value(after, it)),
+            number(0),
+        )
         for it in told(IMAGE_SIDE, data.n_classes)
     ]
 
 
-def heat_maps(data: ReportData) -> list[HeatMap]:
+def meaning(data: ReportData, language: Language = ENGLISH) -> list[str]:
+    """Return what tuning did to the geometry in sentences, and whether accuracy went with it."""
+    found = {row.key: row for row in text_metrics(data, language)}
+    said = [_moved(data, language)]
+    for key, sentence in _SENTENCES.items():
+        row = found.get(key)
+        if row is not None and row.verdict:
+            text = language.say(f"{sentence}.{row.verdict}", before=row.before, after=row.after)
+            said.append(text)
+    key = "text_nc2" if data.n_classes > 2 else "text_cosine"
+    if data.zero_shot is not None and found[key].verdict:
+        gain = data.tuned.macro.value - data.zero_shot.macro.value
+        closer, better = found[key].verdict == "closer", round(gain, 3) > 0
+        how = {(True, True): "holds", (True, False): "no_gain", (False, True): "without"}
+        claim = how.get((closer, better), "neither")
+        said.append(language.say(f"geometry.claim.{claim}", points=points(gain)))
+    return [text for text in said if text]
+
+
+def _moved(data: ReportData, language: Language) -> str:
+    """Say whether the prompts of different classes moved apart, as far as two decimals show it."""
+    metrics = data.header.metrics
+    before, after = metrics.collapse_before.text_cosine, metrics.collapse_after.text_cosine
+    if not math.isfinite(after - before):
+        return ""
+    way = round(after, 2) - round(before, 2)
+    key = "unmoved" if way == 0 else "apart" if way < 0 else "together"
+    return language.say(
+        f"geometry.{key}",
+        before=number(before, 2),
+        after=number(after, 2),
+        ideal=number(_target(data.n_classes), 2),
+    )
+
+
+def heat_maps(data: ReportData, language: Language = ENGLISH) -> list[HeatMap]:
     """Return the maps of raw cosines: before, after, the images' own, and the ideal."""
     k = data.n_classes
-    ideal = torch.full((k, k), target_cosine(k)).fill_diagonal_(1.0)
+    ideal = np.full((k, k), _target(k))
+    np.fill_diagonal(ideal, 1.0)
+    maps = (
+        ("before", _cosines(data.zero_shot_features), "text"),
+        ("after", _cosines(data.text_features), "text"),
+        ("ideal", ideal, "ideal"),
+        ("photographs", _cosines(data.class_means), "images"),
+    )
     return [
-        heat_map("Before: hand-written", _cosines(data.zero_shot_features), "Text"),
-        heat_map("After: tuned", _cosines(data.text_features), "Text"),
-        heat_map("Ideal: simplex ETF", ideal, "Ideal"),
-        heat_map("The photographs", _cosines(data.class_means), "Class means"),
+        heat_map(
+            language.say(f"geometry.{title}"),
+            cosines,
+            language.say(f"geometry.kind.{kind}"),
+            language,
+        )
+        for title, cosines, kind in maps
     ]
 
 
-def marks(data: ReportData) -> list[Mark]:
+def marks(data: ReportData, language: Language = ENGLISH) -> list[Mark]:
     """Return the one cosine that two classes have, on all sides."""
-    vectors = {
-        "Before: hand-written": ("before", data.zero_shot_features),
-        "After: tuned": ("after", data.text_features),
-        "The photographs": ("images", data.class_means),
+    values = {
+        "before": float(_cosines(data.zero_shot_features)[0, 1]),
+        "after": float(_cosines(data.text_features)[0, 1]),
+        "ideal": -1.0,
+        "photographs": float(_cosines(data.class_means)[0, 1]),
     }
-    found = [Mark(n, style, float(_cosines(v)[0, 1])) for n, (style, v) in vectors.items()]
-    return [*found[:2], Mark("Ideal: simplex ETF", "ideal", -1.0), found[2]]
+    styles = {"photographs": "images"}
+    return [
+        Mark(language.say(f"geometry.{name}"), styles.get(name, name), value)
+        for name, value in values.items()
+    ]
 
 
 def closest_pairs(data: ReportData) -> list[Pair]:
@@ -134,12 +197,12 @@ def no_ideal(data: ReportData) -> bool:
     return data.n_classes > data.text_features.shape[1] + 1
 
 
-def loss_chart(data: ReportData) -> LineChart | None:
+def loss_chart(data: ReportData, language: Language = ENGLISH) -> LineChart | None:
     """Return the loss and its terms by epoch; LC and MI as they enter it."""
     recipe, history = data.header.recipe, data.header.metrics.history
     series = [
-        Series("total", "total", _column(history, "loss")),
-        Series("cross-entropy", "ce", _column(history, "ce")),
+        Series(language.say("chart.total"), "total", _column(history, "loss")),
+        Series(language.say("chart.ce"), "ce", _column(history, "ce")),
     ]
     for key, weight in (("mi", recipe.mi_weight), ("lc", recipe.lc_weight)):
         if weight:
@@ -147,25 +210,38 @@ def loss_chart(data: ReportData) -> LineChart | None:
                 key.upper() if weight == 1 else f"{weight:g} \N{MULTIPLICATION SIGN} {key.upper()}"
             )
             series.append(Series(name, key, [weight * v for v in _column(history, key)]))
-    return line_chart(_column(history, "epoch"), series, low=0.0) if history else None
+    if not history:
+        return None
+    return line_chart(_column(history, "epoch"), series, low=0.0, language=language)
 
 
-def collapse_chart(data: ReportData) -> LineChart | None:
+def collapse_chart(data: ReportData, language: Language = ENGLISH) -> LineChart | None:
     """Return NC2 and NC3 by epoch; for two classes, where those say nothing, the raw cosine."""
     history = data.header.metrics.history
     if not history:
         return None
     epochs = _column(history, "epoch")
     if data.n_classes > 2:
-        nc2 = Series("NC2 text", "nc2", _column(history, "text_nc2"))
-        nc3 = Series("NC3", "nc3", _column(history, "text_to_image_nc3"))
-        return line_chart(epochs, [nc2, nc3], low=0.0)
+        nc2 = Series(language.say("chart.nc2"), "nc2", _column(history, "text_nc2"))
+        nc3 = Series(language.say("chart.nc3"), "nc3", _column(history, "text_to_image_nc3"))
+        return line_chart(epochs, [nc2, nc3], low=0.0, language=language)
     if data.header.recipe.lc_form != "gram":
         return None
     # The Gram form of LC is (cosine + 1)² for two classes.
     cosine = [math.sqrt(lc) - 1 for lc in _column(history, "lc")]
-    series = Series("text cosine", "nc2", cosine)
-    return line_chart(epochs, [series], low=-1.0, high=1.0, reference=(-1.0, "ideal"))
+    series = Series(language.say("chart.cosine"), "nc2", cosine)
+    ideal = (-1.0, language.say("chart.ideal"))
+    return line_chart(epochs, [series], low=-1.0, high=1.0, reference=ideal, language=language)
+
+
+def finite(value: float) -> float | None:
+    """Return the value, or `None` where it is no number that JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
+def ideal(key: str, n_classes: int) -> float:
+    """Return the value of a measure at full collapse."""
+    return next(it.ideal(n_classes) for it in (*TEXT_SIDE, *IMAGE_SIDE) if it.key == key)
 
 
 def _value(metrics: CollapseMetrics, measure: Measure) -> float:
@@ -180,8 +256,13 @@ def _verdict(before: float, after: float, ideal: float) -> str:
     return "closer" if moved > 0 else "further" if moved < 0 else "unchanged"
 
 
-def _cosines(vectors: Float[Tensor, "k dim"]) -> Float[Tensor, "k k"]:
-    return (vectors.float() @ vectors.float().T).clamp(-1, 1)
+def _target(n_classes: int) -> float:
+    """The cosine between any two vectors of a simplex ETF."""
+    return -1.0 / (n_classes - 1)
+
+
+def _cosines(vectors: Float[np.ndarray, "k dim"]) -> Float[np.ndarray, "k k"]:
+    return np.clip(vectors @ vectors.T, -1, 1)
 
 
 def _column(history: Sequence[dict[str, float]], key: str) -> list[float]:

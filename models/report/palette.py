@@ -7,6 +7,9 @@ for dark, so that a picture needs no script to follow the reader's theme.
 import math
 from typing import Final, Literal
 
+import numpy as np
+from jaxtyping import Float, UInt8
+
 Theme = Literal["light", "dark"]
 
 # Steps of a share from 0 to 1, and of a cosine from -1 to 1.
@@ -23,6 +26,11 @@ _FAR: Final[dict[Theme, str]] = {"light": "#0c6a66", "dark": "#4fc3b8"}
 # Lines and points of several series on a white ground: told apart with any colour vision (after
 # Okabe and Ito 2008, darkened to a contrast of at least 4.5 to 1), and by their marks besides.
 SERIES: Final = ("#0067a5", "#c14a00", "#007a5a", "#a8467e", "#15191e", "#8f6a00")
+
+
+# Heat laid over a photograph: from blue to yellow through grey, which every colour vision tells
+# apart, and brighter all the way (after cividis: Nuñez, Anderton, Renslow 2018).
+_HEAT: Final = ("#00204d", "#31446b", "#666970", "#958f78", "#cab969", "#ffea46")
 
 
 def share_class(share: float, *, right: bool) -> str:
@@ -54,6 +62,16 @@ def ramp_css(theme: Theme) -> str:
         f".{name}{{--cell:{colour};--on-cell:{readable_on(colour)}}}"
         for name, colour in colours.items()
     )
+
+
+def heat_colours(
+    heat: Float[np.ndarray, "h w"],
+) -> UInt8[np.ndarray, "h w 3"]:
+    """Return the colour of each value from 0 to 1."""
+    anchors = np.array([_channels(colour) for colour in _HEAT], dtype=float)
+    at = np.linspace(0, 1, len(anchors))
+    channels = [np.interp(heat, at, anchors[:, channel]) for channel in range(3)]
+    return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
 def mix(start: str, end: str, strength: float) -> str:

@@ -10,18 +10,10 @@ from models.artifact import ArtifactHeader
 from models.classes import default_role, normalise_name
 from models.recipe import Recipe
 from models.report.data import ReportData
+from models.report.language import ENGLISH, Language
 
 # In the order in which they happen; phases of other names follow.
-_PHASES = {
-    "start": "Starting the service",
-    "upload": "Uploading the photographs",
-    "queue": "Queue, start and end of the job",
-    "features": "Encoding the photographs",
-    "tune": "Tuning the prompts",
-    "evaluate": "Measuring the result",
-    "predict": "Deciding the test photographs",
-    "zero-shot": "The same without tuning",
-}
+_PHASES = ("start", "upload", "queue", "features", "tune", "evaluate", "predict", "zero-shot")
 
 
 @dataclass(frozen=True)
@@ -33,13 +25,17 @@ class Phase:
     percent: float
 
 
-def phases(data: ReportData) -> list[Phase]:
+def phases(data: ReportData, language: Language = ENGLISH) -> list[Phase]:
     """Return the phases of the tuning and those outside it."""
     spent: dict[str, float] = {**data.header.metrics.seconds, **data.seconds}
     order = [*(key for key in _PHASES if key in spent), *(k for k in spent if k not in _PHASES)]
     longest = max(spent.values(), default=0.0) or 1.0
     return [
-        Phase(_PHASES.get(key, _spoken(key)), spent[key], round(100 * spent[key] / longest, 1))
+        Phase(
+            language.say(f"phase.{key}") if key in _PHASES else _spoken(key),
+            spent[key],
+            round(100 * spent[key] / longest, 1),
+        )
         for key in order
     ]
 
@@ -69,28 +65,34 @@ def command(header: ArtifactHeader, options: Sequence[str] = ()) -> str:
     return shlex.join(parts)
 
 
-def facts(data: ReportData) -> list[tuple[str, str]]:
+def facts(data: ReportData, language: Language = ENGLISH) -> list[tuple[str, str]]:
     """Return what identifies the model: names and values."""
     header = data.header
-    roi = "whole image" if header.view.roi is None else str(header.view.roi)
-    return [
-        ("Model", data.digest),
-        ("Backbone", header.backbone),
-        ("Backbone digest", header.backbone_digest),
-        ("Snapshot of the photographs", header.snapshot),
-        ("Recipe digest", header.recipe.digest),
-        ("Seed", str(header.seed)),
-        ("View", f"{header.view.resize}, {roi}, decoder {header.view.decoder}"),
-        ("Shotline", header.shotline),
-        ("Made", f"{header.created:%Y-%m-%d %H:%M} UTC"),
-        ("Made on", header.made_on),
-    ]
+    view = language.say(
+        "fact.view.value",
+        resize=header.view.resize,
+        roi=header.view.roi or language.say("fact.view.whole"),
+        decoder=header.view.decoder,
+    )
+    values = {
+        "model": data.digest,
+        "backbone": header.backbone,
+        "backbone_digest": header.backbone_digest,
+        "snapshot": header.snapshot,
+        "recipe": header.recipe.digest,
+        "seed": str(header.seed),
+        "view": view,
+        "shotline": header.shotline,
+        "made": language.time(header.created),
+        "made_on": header.made_on,
+    }
+    return [(language.say(f"fact.{name}"), value) for name, value in values.items()]
 
 
-def recipe(data: ReportData) -> list[tuple[str, str]]:
+def recipe(data: ReportData, language: Language = ENGLISH) -> list[tuple[str, str]]:
     """Return the hyperparameters."""
-    values = data.header.recipe.model_dump()
-    return [(name, "none" if value is None else str(value)) for name, value in values.items()]
+    none, values = language.say("again.none"), data.header.recipe.model_dump()
+    return [(name, none if value is None else str(value)) for name, value in values.items()]
 
 
 def _setting(value: Any) -> str:

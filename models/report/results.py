@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from models.classes import ClassSpec
-from models.evaluation.metrics import proportion
+from models.evaluation.proportions import proportion
 from models.evaluation.results import Evaluation, Proportion
 from models.report.data import ReportData
+from models.report.language import ENGLISH, Language
 from models.report.palette import share_class
-from models.report.words import counted
 
 # Beyond so many classes a confusion matrix fills the page and says nothing.
 MAX_MATRIX = 40
@@ -21,7 +21,7 @@ _FEW_IMAGES = 20
 
 @dataclass(frozen=True)
 class Result:
-    """A named accuracy, tuned and without tuning; `total` images are behind it."""
+    """A named accuracy, tuned, without tuning and of a probe; `total` images are behind it."""
 
     index: int | None
     name: str
@@ -30,14 +30,17 @@ class Result:
     total: int
     tuned: Proportion
     zero_shot: Proportion | None
+    linear_probe: Proportion | None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Something that a line pays for, counted: `count` of `total` images."""
+    """Something that a line pays for, counted: `count` of `total` images.
 
-    name: str
-    meaning: str
+    `kind` is `miss`, an ng part let through, or `alarm`, an ok part stopped.
+    """
+
+    kind: str
     count: int
     total: int
     share: Proportion
@@ -64,7 +67,7 @@ class Confusion:
 
 def class_results(data: ReportData) -> list[Result]:
     """Return the results of the classes, in order."""
-    zero_shot = data.zero_shot
+    zero_shot, probe = data.zero_shot, data.linear_probe
     return [
         Result(
             index=index + 1,
@@ -74,35 +77,50 @@ def class_results(data: ReportData) -> list[Result]:
             total=sum(data.tuned.confusion[index]),
             tuned=data.tuned.per_class[index],
             zero_shot=zero_shot.per_class[index] if zero_shot else None,
+            linear_probe=probe.per_class[index] if probe else None,
         )
         for index, spec in enumerate(data.header.classes)
     ]
 
 
-def overall_results(data: ReportData) -> list[Result]:
+def overall_results(data: ReportData, language: Language = ENGLISH) -> list[Result]:
     """Return the mean of the classes, and the share of all images."""
-    tuned, zero_shot, trained = data.tuned, data.zero_shot, sum(data.header.n_train)
-    mean = zero_shot.macro if zero_shot else None
-    top1 = zero_shot.top1 if zero_shot else None
+    tuned, zero_shot, probe = data.tuned, data.zero_shot, data.linear_probe
+    trained = sum(data.header.n_train)
     return [
-        Result(None, "Mean of the classes", "", trained, tuned.n_images, tuned.macro, mean),
-        Result(None, "All photographs", "", trained, tuned.n_images, tuned.top1, top1),
+        Result(
+            None,
+            language.say("classes.mean"),
+            "",
+            trained,
+            tuned.n_images,
+            tuned.macro,
+            zero_shot.macro if zero_shot else None,
+            probe.macro if probe else None,
+        ),
+        Result(
+            None,
+            language.say("classes.all"),
+            "",
+            trained,
+            tuned.n_images,
+            tuned.top1,
+            zero_shot.top1 if zero_shot else None,
+            probe.top1 if probe else None,
+        ),
     ]
 
 
 def outcomes(classes: Sequence[ClassSpec], evaluation: Evaluation) -> list[Outcome]:
     """Count what the decisions cost a line, where the classes have both roles `ok` and `ng`."""
     found = []
-    for name, meaning, true, decided in (
-        ("Defects let through", "ng photographs decided ok", "ng", "ok"),
-        ("Good parts stopped", "ok photographs decided ng", "ok", "ng"),
-    ):
+    for kind, true, decided in (("miss", "ng", "ok"), ("alarm", "ok", "ng")):
         rows = [i for i, spec in enumerate(classes) if spec.role == true]
         columns = [i for i, spec in enumerate(classes) if spec.role == decided]
         total = sum(sum(evaluation.confusion[row]) for row in rows)
         if total and columns:
             count = sum(evaluation.confusion[row][column] for row in rows for column in columns)
-            found.append(Outcome(name, meaning, count, total, proportion(count, total)))
+            found.append(Outcome(kind, count, total, proportion(count, total)))
     return found
 
 
@@ -111,26 +129,25 @@ def weakest(results: Sequence[Result]) -> Result:
     return min(results, key=lambda result: result.tuned.value)
 
 
-def cautions(data: ReportData) -> list[str]:
+def cautions(data: ReportData, language: Language = ENGLISH) -> list[str]:
     """Say what a reader should not conclude from the figures."""
     said = []
-    tuned, zero_shot = data.tuned, data.zero_shot
+    tuned, zero_shot, probe = data.tuned, data.zero_shot, data.linear_probe
     if zero_shot and tuned.macro.low <= zero_shot.macro.high:
-        if tuned.macro.value <= zero_shot.macro.value:
-            said.append("Tuning did not raise the accuracy on these photographs.")
-        else:
-            said.append(
-                "The intervals of tuned and zero-shot overlap: measure on more photographs before"
-                " relying on the difference."
-            )
+        gained = tuned.macro.value > zero_shot.macro.value
+        said.append(language.say("caution.overlap" if gained else "caution.no_gain"))
+    if probe and probe.macro.value > tuned.macro.value:
+        shares = {"probe": probe.macro.value, "tuned": tuned.macro.value}
+        written = {name: language.percent(share) for name, share in shares.items()}
+        said.append(language.say("caution.probe", **written))
     few = [sum(row) for row in tuned.confusion if sum(row) < _FEW_IMAGES]
     if few:
-        which = "Every class" if len(few) == data.n_classes else counted(len(few), "class")
-        was = "was" if which == "Every class" or len(few) == 1 else "were"
+        which = "all" if len(few) == data.n_classes else "one" if len(few) == 1 else "other"
         said.append(
-            f"{which} {was} measured on fewer than {_FEW_IMAGES} photographs (the fewest:"
-            f" {min(few)}); read the intervals, not the figures alone."
+            language.say(f"caution.few.{which}", n=len(few), limit=_FEW_IMAGES, least=min(few))
         )
+    if any(one.severity == "serious" for one in data.header.metrics.findings or ()):
+        said.append(language.say("caution.serious"))
     return said
 
 

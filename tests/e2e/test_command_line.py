@@ -249,12 +249,38 @@ def test_a_report_is_one_page_whose_command_gives_the_same_digest(
     assert page.startswith("<!doctype html>")
     assert "scratch" in page
 
+    again_path = tmp_path / "again.html"
+    drawn = run(
+        *("report", tmp_path / "model.safetensors", "--images", folder, "--language", "ja"),
+        *("--title", "軸受キャップ", "--out", again_path),
+    )
+    assert drawn.exit_code == 0, drawn.output
+    japanese = again_path.read_text()
+    assert '<html lang="ja">' in japanese
+    assert "軸受キャップ" in japanese
+    document = json.loads(run("report", tmp_path / "model.safetensors", "--json").stdout)
+    known = json.loads(first.stdout)["metrics"]
+    assert document["linear_probe"] == known["linear_probe"]
+    assert [one["sha256"] for one in document["mistakes"]] == [
+        one["sha256"] for one in known["wrong"]
+    ]
+    # The starter's tower is convolutional: every mistake has its photograph and its map.
+    for html in (page, japanese):
+        assert html.count("<img ") == 2 * len(known["wrong"])
+
     shown = re.search("<code>shotline (tune .*?)</code>", page)
     assert shown
     again = shlex.split(unescape(shown[1]))
     again[again.index("FOLDER")], again[again.index("FILE")] = str(folder), str(tmp_path / "again")
     second = run(*again, "--json", "--features", tmp_path / "features")
     assert json.loads(second.stdout)["digest"] == json.loads(first.stdout)["digest"]
+
+
+def test_a_report_is_of_one_model_from_one_place(run: Run, tmp_path: Path) -> None:
+    refused(run("report"), "Neither a model file nor a project")
+    refused(run("report", tmp_path / "a", "--project", "caps"), "Both the model file", "caps")
+    refused(run("report", "--project", "caps", "--images", tmp_path), "--images", "gateway")
+    refused(run("report", tmp_path / "none"), "none", "cannot be read")
 
 
 def test_a_killed_tuning_goes_on_from_its_checkpoint(tmp_path: Path) -> None:

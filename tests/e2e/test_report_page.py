@@ -5,14 +5,16 @@ import re
 import shutil
 import subprocess
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
 import pytest
 
-from models.report import render_report
-from tests.report_samples import mistake, sample_report
+from models.report import LanguageCode, ReportData, render_report
+from models.report.language import CODES, LANGUAGES
+from models.trust.policy import DecisionPolicy
+from tests.report_samples import heated, mistake, sample_extras, sample_report, with_extras
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 FLAGS = [
@@ -98,6 +100,26 @@ def test_renders_without_network_script_or_complaint(browse: Browse, n_classes: 
         assert escape(name, quote=False) in visit.dom.replace("<wbr>", "")
 
 
+def with_everything() -> ReportData:
+    """Return a report of three classes with every section, as long as they get."""
+    names = NAMES[1:]
+    mistakes = [heated(mistake(names[0], names[2], name=f"{names[0]}/{n}.png")) for n in range(8)]
+    data = sample_report(names, basis="out-of-fold", mistakes=mistakes)
+    costs = {"costs": {names[1]: {"miss": 1e6}}, "review": 0.5}
+    return replace(with_extras(data, **sample_extras()), policy=DecisionPolicy.read(costs))
+
+
+def test_everything_renders_in_japanese_without_network_script_or_complaint(
+    browse: Browse,
+) -> None:
+    visit = browse(render_report(with_everything(), "ja"))
+    assert visit.console == []
+    assert visit.requests == []
+    assert '<html lang="ja">' in visit.dom
+    for section in ("costs", "trust", "mistakes", "findings", "curve", "search", "again"):
+        assert LANGUAGES["ja"].say(f"{section}.title") in visit.dom
+
+
 RULER = """<script>
 const page = document.documentElement, bad = [];
 if (page.scrollWidth > page.clientWidth) bad.push("the page is " + page.scrollWidth + " wide");
@@ -123,6 +145,17 @@ parent.document.documentElement.dataset.found = page.clientWidth + ": " + bad.jo
 def test_fits_the_screen(browse: Browse, n_classes: int, width: int) -> None:
     names = [*NAMES[1:], *(f"class {index}" for index in range(n_classes))][:n_classes]
     html = render_report(sample_report(names, mistakes=[mistake(names[0], names[1])]))
+    assert sticks_out(browse, html, width) == ""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("language", CODES)
+def test_everything_fits_the_screen(browse: Browse, language: LanguageCode, width: int) -> None:
+    assert sticks_out(browse, render_report(with_everything(), language), width) == ""
+
+
+def sticks_out(browse: Browse, html: str, width: int) -> str:
+    """Say what of the page does not fit into a frame of that width."""
     # The page runs no script; the ruler does, so it is let in. A frame can be narrower than any
     # window of the browser.
     ruled = re.sub(r"<meta http-equiv=[^>]*>", "", html).replace("</body>", RULER)
@@ -131,4 +164,6 @@ def test_fits_the_screen(browse: Browse, n_classes: int, width: int) -> None:
     )
     found = re.search(r'data-found="([^"]*)"', browse(frame).dom)
     assert found is not None
-    assert found[1] == f"{width}: "
+    shown, _, said = found[1].partition(": ")
+    assert shown == str(width)
+    return said

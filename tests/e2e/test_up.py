@@ -147,6 +147,25 @@ def test_pushes_a_folder_promotes_and_answers(up: Service, tmp_path: Path) -> No
     assert row["image"] == row["image_id"] == str(tmp_path / "lot" / "b" / "1.png")
     assert row["decision"] == "ng"
 
+    page = tmp_path / "report.html"
+    for options, expected in (
+        (("--language", "ja", "--out", page), ""),
+        (("--version", 1, "--json"), '"title": "bearing cap"'),
+    ):
+        told = shotline(
+            *("report", "--project", "Bearing Cap", "--url", up.address, *options),
+            SHOTLINE_KEY=up.key,
+        )
+        assert told.returncode == 0, told.stderr
+        assert expected in told.stdout
+    assert '<html lang="ja">' in page.read_text("utf-8")
+    missing = shotline(
+        *("report", "--project", "Bearing Cap", "--url", up.address, "--version", 9),
+        SHOTLINE_KEY=up.key,
+    )
+    assert missing.returncode == 2
+    assert "no version 9" in " ".join(missing.stderr.split())
+
 
 def test_gateway_worker_and_command_line_make_one_record(up: Service, tmp_path: Path) -> None:
     folder = write_classes(tmp_path / "photographs", "good", "scratch", n=4)

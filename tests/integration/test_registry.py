@@ -10,6 +10,7 @@ from starlette.testclient import TestClient
 from app.core.database import Database
 from app.core.ids import new_id
 from app.core.storage import LocalStorage
+from app.core.tables import ModelVersion
 from models.artifact import Artifact
 from tests.integration import tiny
 from tests.integration.conftest import MakeClient
@@ -69,8 +70,30 @@ def test_the_report_as_json_and_where_there_is_no_page(
 ) -> None:
     report = client.get(f"/v1/models/{versions[0]}/report").json()
     assert len(report["metrics"]["tuned"]["confusion"]) == 3
+    assert [row["name"] for row in report["report"]["classes"]] == ["good", "傷", "unclear 🔍"]
     response = client.get(f"/v1/models/{versions[0]}/report", params={"format": "html"})
     assert_problem(response, 404, "not-found", names="Version 1", field="format")
+
+
+def test_a_page_of_an_older_version_is_answered_as_it_was_kept(
+    client: TestClient, versions: list[UUID], database: Database, storage: LocalStorage
+) -> None:
+    old = "<!doctype html><p>as it was</p>"
+    with database.unit_of_work() as session:
+        session.get_one(ModelVersion, versions[0]).report_sha256 = storage.put(old.encode())
+    address = f"/v1/models/{versions[0]}/report"
+    page = client.get(address, params={"format": "html", "language": "ja"})
+    assert page.text == old
+    assert client.get(address).json()["report"]["title"] is None
+
+
+def test_a_report_whose_artifact_is_damaged_says_so(
+    client: TestClient, versions: list[UUID], database: Database, storage: LocalStorage
+) -> None:
+    with database.unit_of_work() as session:
+        session.get_one(ModelVersion, versions[0]).report_sha256 = storage.put(b'{"form": 7}')
+    response = client.get(f"/v1/models/{versions[0]}/report", params={"format": "html"})
+    assert_problem(response, 500, "damaged", names="report")
 
 
 def test_promote_and_roll_back_as_often_as_was_promoted(

@@ -1,6 +1,7 @@
 """Tunings over HTTP and their states; the worker itself is in `test_worker`."""
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -450,12 +451,35 @@ def test_a_run_leaves_a_version(
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     assert "傷 🔍" in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert_report_in_both_languages(client, f"/v1/models/{model['id']}/report")
     second = start(client, project)
     assert run_here(settings, database, storage, second)[0] == exit_codes.DONE
     again = client.get(f"/v1/tunings/{second}").json()
     assert again["model"]["version"] == 2
     digest = client.get(f"/v1/models/{again['model']['id']}").json()["digest"]
     assert digest == model["digest"]
+
+
+def assert_report_in_both_languages(client: TestClient, address: str) -> None:
+    """English unless asked otherwise; the query counts more than the header."""
+    page = {"format": "html"}
+    assert '<html lang="en">' in client.get(address, params=page).text
+    japanese = client.get(address, params=page, headers={"accept-language": "ja,en;q=0.5"})
+    assert '<html lang="ja">' in japanese.text
+    assert japanese.headers["content-language"] == "ja"
+    assert "Accept-Language" in japanese.headers["vary"]
+    english = client.get(
+        address, params={**page, "language": "en"}, headers={"accept-language": "ja"}
+    )
+    assert '<html lang="en">' in english.text
+    assert client.get(address, params={**page, "language": "de"}).status_code == 422
+    document = client.get(address, params={"language": "ja"}).json()["report"]
+    assert document["language"] == "ja"
+    assert "ゼロショット" in " ".join(document["summary"])
+    assert document["linear_probe"]["basis"] == "out-of-fold"
+    for mistake in document["mistakes"]:
+        assert mistake["way"] == "attention"  # drawn by the worker: the tiny tower is a ViT
+        assert re.fullmatch("[0-9a-f]{64}", mistake["sha256"])
 
 
 def test_a_project_of_an_older_decoder_is_tuned_again(
@@ -494,7 +518,7 @@ def test_a_report_that_cannot_be_stored_fails_nothing(
     put = storage.put
 
     def full(data: bytes) -> str:
-        if data.startswith(b"<!"):
+        if data.startswith(b'{"form"'):
             raise StorageFull("Full.", fix="Free space.")
         return put(data)
 

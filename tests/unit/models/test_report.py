@@ -1,6 +1,5 @@
 """The report: what it says, that it says it safely, and that everyone can read it."""
 
-import io
 import math
 import re
 import shlex
@@ -11,23 +10,22 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
-import PIL.Image
+import numpy as np
 import pytest
-import torch
 
 from app.cli.options import read_recipe, read_view
 from models.backbone import Backbone
 from models.dataset import read_folder
-from models.errors import ArtifactMismatch, BadImage
-from models.evaluation.metrics import proportion
+from models.errors import ArtifactMismatch
+from models.evaluation.proportions import proportion
 from models.features import MemoryFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
-from models.report import Mistake, ReportData, geometry, render_report, results, words
+from models.report import ReportData, geometry, render_report, results, words
+from models.report.language import ENGLISH
 from models.report.reproduction import command, phases
 from models.tuning import Tuning
 from tests.report_samples import mistake, sample_report, with_confusion
-from tests.unit.models.conftest import encode, noise_image
 
 THREE = ("good", "表面のきず 🔥", "stain")
 HOSTILE = "<script>alert('x')</script>\"&'"
@@ -86,7 +84,7 @@ def test_of_a_real_tuning_says_what_was_measured_and_how_to_repeat_it(
     text = page(ReportData.from_artifact(artifact)).text
     tuned = artifact.header.metrics.tuned
     assert "measured by cross-validation: each of the 12 photographs" in text
-    assert f"95 % interval {words.interval(tuned.macro)}".replace("\xa0", " ") in text
+    assert f"95 % interval {ENGLISH.interval(tuned.macro)}".replace("\xa0", " ") in text
     for spec in dataset.classes:
         assert spec.name in text
     for value in (artifact.digest, backbone.digest, artifact.header.snapshot, "--seed 3"):
@@ -189,7 +187,7 @@ def test_leaves_out_pictures_that_nobody_could_read() -> None:
 
 def test_says_that_no_ideal_frame_exists_in_too_few_dimensions() -> None:
     data = sample_report(THREE)
-    flat = torch.eye(3, 1) + 1
+    flat = np.eye(3, 1) + 1
     short = replace(data, text_features=flat, zero_shot_features=flat, class_means=flat)
     assert "In 1 dimensions 3 classes have no such frame" in page(short).text
 
@@ -202,7 +200,7 @@ def test_shows_a_tuning_that_diverged() -> None:
     header = data.header.model_copy(
         update={"metrics": metrics.model_copy(update={"history": history, "collapse_after": after})}
     )
-    nothing = torch.full_like(data.text_features, math.nan)
+    nothing = np.full_like(data.text_features, math.nan)
     broken = replace(data, header=header, text_features=nothing)
     assert words.NOTHING in page(broken).text
     nc2 = geometry.text_metrics(broken)[0]
@@ -231,24 +229,13 @@ def test_shows_mistakes_the_most_confident_first() -> None:
     ]
 
 
-def test_makes_a_thumbnail_of_a_photograph() -> None:
-    data = encode(noise_image(0, (200, 60, 60), size=600))
-    made = Mistake.from_photograph(
-        data, name="a.png", label="good", predicted="stain", probability=0.7
-    )
-    thumbnail = PIL.Image.open(io.BytesIO(made.thumbnail))
-    assert (thumbnail.format, thumbnail.size) == ("JPEG", (240, 240))
-    with pytest.raises(BadImage):
-        Mistake.from_photograph(b"", name="a", label="b", predicted="c", probability=1.0)
-
-
 def test_counts_what_a_line_pays_for() -> None:
     data = with_confusion(
         sample_report(("good", "scratch", "stain")), [[8, 2, 0], [1, 9, 0], [3, 1, 6]]
     )
     through, stopped = results.outcomes(data.header.classes, data.tuned)
-    assert (through.name, through.count, through.total) == ("Defects let through", 4, 20)
-    assert (stopped.name, stopped.count, stopped.total) == ("Good parts stopped", 2, 10)
+    assert (through.kind, through.count, through.total) == ("miss", 4, 20)
+    assert (stopped.kind, stopped.count, stopped.total) == ("alarm", 2, 10)
     assert through.share == proportion(4, 20)
     only_ng = sample_report(("a", "b"))
     assert results.outcomes(only_ng.header.classes, only_ng.tuned) == []

@@ -4,12 +4,13 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from models.evaluation.results import Proportion
 from models.report import palette, words
 from models.report.charts import Series, heat_map, line_chart, spread, ticks
+from models.report.language import ENGLISH
 
 # The characters of good typography, as the keyboard has them.
 _PLAIN = str.maketrans({"\N{NO-BREAK SPACE}": " ", "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-"})
@@ -53,12 +54,12 @@ def test_colours_of_shares_and_cosines() -> None:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.percent(0.935), "93.5 %"),
-        (words.percent(1.0), "100 %"),
-        (words.percent(0.9999), "99.9 %"),
-        (words.percent(0.0001), "0.1 %"),
-        (words.percent(0), "0 %"),
-        (words.interval(Proportion(value=0.5, low=0.25, high=0.75)), "25.0-75.0 %"),
+        (ENGLISH.percent(0.935), "93.5 %"),
+        (ENGLISH.percent(1.0), "100 %"),
+        (ENGLISH.percent(0.9999), "99.9 %"),
+        (ENGLISH.percent(0.0001), "0.1 %"),
+        (ENGLISH.percent(0), "0 %"),
+        (ENGLISH.interval(Proportion(value=0.5, low=0.25, high=0.75)), "25.0-75.0 %"),
         (words.points(0.1251), "+12.5"),
         (words.points(-0.02), "-2.0"),
         (words.points(-0.0001), "+0.0"),
@@ -70,13 +71,13 @@ def test_colours_of_shares_and_cosines() -> None:
         (words.short(0.999), "1"),
         (words.short(-1), "-1"),
         (words.short(0.001), "0"),
-        (words.seconds(0.01), "< 0.1 s"),
-        (words.seconds(9.96), "10 s"),
-        (words.seconds(59.7), "1 min 00 s"),
-        (words.seconds(185), "3 min 05 s"),
-        (words.counted(1, "class"), "1 class"),
-        (words.counted(3, "class"), "3 classes"),
-        (words.counted(1200, "photograph"), "1,200 photographs"),
+        (ENGLISH.seconds(0.01), "< 0.1 s"),
+        (ENGLISH.seconds(9.96), "10 s"),
+        (ENGLISH.seconds(59.7), "1 min 00 s"),
+        (ENGLISH.seconds(185), "3 min 05 s"),
+        (ENGLISH.counted(1, "class"), "1 class"),
+        (ENGLISH.counted(3, "class"), "3 classes"),
+        (ENGLISH.counted(1200, "photograph"), "1,200 photographs"),
     ],
 )
 def test_numbers_are_written_as_people_read_them(shown: str, expected: str) -> None:
@@ -118,7 +119,7 @@ def test_a_line_chart_skips_what_is_not_finite() -> None:
 
 
 def test_cells_of_a_large_map_carry_no_numbers() -> None:
-    assert {cell.text for cell in heat_map("m", torch.eye(15), "Text").cells} == {""}
-    small = heat_map("m", torch.eye(3), "Text")
+    assert {cell.text for cell in heat_map("m", np.eye(15), "Text").cells} == {""}
+    small = heat_map("m", np.eye(3), "Text")
     assert [cell.text for cell in small.cells] == ["1", "0", "0", "0", "1", "0", "0", "0", "1"]
     assert small.summary == "Text: every pair 0.00"

@@ -22,6 +22,7 @@ from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, snapshot_digest
 from models.decision import class_probabilities
 from models.errors import BadDataset, BadName, BadRecipe, Cancelled, CheckpointMismatch
+from models.evaluation.compared import probe_probabilities, wrong_images
 from models.evaluation.metrics import evaluate
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, MemoryFeatureStore, image_features
@@ -436,3 +437,52 @@ def test_a_class_name_too_long_for_the_tower_is_named(
 def test_the_silent_observer_is_an_observer() -> None:
     assert isinstance(SilentObserver(), Observer)
     assert isinstance(Watch(), Observer)
+
+
+def test_a_linear_probe_is_measured_on_the_same_images(artifact: Artifact, tune: Tune) -> None:
+    for made, basis, counts in (
+        (artifact, "out-of-fold", [5, 4, 3]),
+        (tune(images=draw_images(5, 4, 3) + holdout(5, 6, 7)), "holdout", [5, 6, 7]),
+    ):
+        probe = made.header.metrics.linear_probe
+        assert probe is not None
+        assert probe.basis == basis
+        assert [sum(row) for row in probe.confusion] == counts
+
+
+def test_a_probe_predicts_each_image_by_others_alone(backbone: Backbone) -> None:
+    features = torch.eye(4)
+    data = TrainingSet(["a", "b"], features, torch.tensor([0, 1, 0, 1]))
+    seen = probe_probabilities(backbone, data, [], features)
+    unseen = probe_probabilities(backbone, data, [([0, 1], [2, 3]), ([2, 3], [0, 1])], features[:0])
+    assert seen is not None
+    assert unseen is not None
+    assert seen.argmax(dim=1).tolist() == [0, 1, 0, 1]
+    # Every image is orthogonal to those that its probe has learnt from.
+    assert torch.allclose(unseen, torch.full((4, 2), 0.5), atol=1e-4)
+
+
+def test_too_many_classes_and_images_are_not_probed(backbone: Backbone) -> None:
+    names, labels = [str(index) for index in range(1001)], torch.arange(1001)
+    data = TrainingSet(names, torch.zeros(1001, 1), labels)
+    assert probe_probabilities(backbone, data, [], torch.zeros(0, 1)) is None
+
+
+def test_it_names_what_it_was_wrong_about_the_surest_first(images: list[LabelledImage]) -> None:
+    probabilities = torch.full((12, 3), 0.1)
+    for index, image in enumerate(images):
+        wrong = index in {1, 6, 11}
+        taken = (image.label + 1) % 3 if wrong else image.label
+        probabilities[index, taken] = {1: 0.7, 6: 0.9, 11: 0.8}.get(index, 0.95)
+    found = wrong_images(images, probabilities, ["good", "scratch", "stain"])
+    assert [image.sha256 for image in found] == [images[index].sha256 for index in (6, 11, 1)]
+    assert [(image.label, image.predicted) for image in found] == [
+        ("scratch", "stain"),
+        ("stain", "good"),
+        ("good", "scratch"),
+    ]
+    assert found[0].probability == pytest.approx(0.9)
+    many = wrong_images(images, probabilities.roll(1, 1), ["good", "scratch", "stain"])
+    assert len(many) == 8
+    odd = labelled(0, b"x", name="caf\udce9.png")
+    assert wrong_images([odd], torch.tensor([[0.2, 0.8]]), ["a", "b"])[0].name == "caf?.png"
