@@ -11,7 +11,7 @@ from scipy.spatial import cKDTree
 
 from models.classes import ClassSpec, Role
 from models.decision import Decision, conclude, decide
-from models.evaluation.metrics import proportion
+from models.evaluation.proportions import proportion
 from models.evaluation.results import Basis
 from models.trust.calibration import calibrated, calibration, fit_temperature
 from models.trust.conformal import class_scores, one_per_group, role_scores, too_few
