@@ -44,7 +44,7 @@ from models.tuning import Tuning
 
 SETS = ("xsdd", "magnetic_tile", "elpv", "textile")
 OTHER = "clothing10"
-SHOTS, SPLITS = 16, 20
+NAME, SHOTS, SPLITS = "trust", 16, 20
 ALPHAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 BUDGET = 0.05
 FIGURES = Path("docs/figures/trust")
@@ -84,7 +84,11 @@ class Tuned(NamedTuple):
 def main(
     sets: Annotated[str, typer.Option(help="Some of them.")] = ",".join(SETS),
     splits: Annotated[int, typer.Option(help="Draws of each set.")] = SPLITS,
-    name: Annotated[str, typer.Option(help="Of the result.")] = "trust",
+    name: Annotated[str, typer.Option(help="Of the result.")] = NAME,
+    steps: Annotated[
+        int | None, typer.Option(help="Of a tuning; 1 leaves the prompts as they are written.")
+    ] = None,
+    left_out: Annotated[bool, typer.Option(help="Also leave each defect class out.")] = True,
     only_tune: Annotated[bool, typer.Option("--only-tune", help="Measure later.")] = False,
 ) -> None:
     """Measure and write `benchmarks/results/trust.json`, with plots in `docs/figures/trust`."""
@@ -92,14 +96,18 @@ def main(
     data = {one: cached(one, load) for one in (*SETS, OTHER)}
     data |= {one: cached(one, load) for one in sets.split(",") if one not in data}
     cells: dict[str, Any] = {}
-    for cell in track(list(_cells(sets.split(","), splits, data)), "Tuning"):
-        tune(cell.name, data[cell.name], load, cell.seed, cell.without)
+    recipe = Recipe(threads=1)
+    if steps is not None:
+        recipe = Recipe(threads=1, steps=steps, warmup_steps=min(10, steps - 1))
+    todo = list(_cells(sets.split(","), splits, data, left_out=left_out))
+    for cell in track(todo, "Tuning"):
+        tune(cell, data[cell.name], load, recipe)
     if only_tune:
         return
-    for cell in track(list(_cells(sets.split(","), splits, data)), "Measuring"):
-        cells[cell.key] = _measure(cell, data, load)
+    for cell in track(todo, "Measuring"):
+        cells[cell.key] = _measure(cell, data, tune(cell, data[cell.name], load, recipe))
     _write(name, cells)
-    if name == "trust":
+    if name == NAME:
         draw_figures(summaries(cells), cells, FIGURES)
     _print(summaries(cells))
 
@@ -117,33 +125,31 @@ class _Cell(NamedTuple):
         return f"{self.name}/{self.seed if self.without is None else f'without {self.without}'}"
 
 
-def _cells(sets: Sequence[str], splits: int, data: dict[str, CachedSet]) -> Iterator[_Cell]:
+def _cells(
+    sets: Sequence[str], splits: int, data: dict[str, CachedSet], *, left_out: bool
+) -> Iterator[_Cell]:
     for seed in range(1, splits + 1):
         for one in sets:
             yield _Cell(one, seed)
-    for one in sets:
+    for one in sets if left_out else ():
         classes = data[one].dataset.classes
         for label, spec in enumerate(classes):
             if spec.role == "ng" and len(classes) > 2:
                 yield _Cell(one, 1, label)
 
 
-def _measure(
-    cell: _Cell, data: dict[str, CachedSet], load: Callable[[], Backbone]
-) -> dict[str, Any]:
+def _measure(cell: _Cell, data: dict[str, CachedSet], tuned: Tuned) -> dict[str, Any]:
     if cell.without is None:
-        return _split(cell.name, cell.seed, data, load)
-    return _without(cell.name, cell.without, data, load)
+        return _split(cell.name, cell.seed, data, tuned)
+    return _without(data[cell.name], cell.without, tuned)
 
 
-def tune(
-    name: str, found: CachedSet, load: Callable[[], Backbone], seed: int, without: int | None = None
-) -> Tuned:
+def tune(cell: _Cell, found: CachedSet, load: Callable[[], Backbone], recipe: Recipe) -> Tuned:
     """Tune on 16 images of each class, but of one class on none and without knowing of it.
 
     What was tuned before is read again; the rule is fit anew, by the code as it is.
     """
-    dataset = found.dataset
+    dataset, seed, without = found.dataset, cell.seed, cell.without
     places = [i for i, image in enumerate(dataset.images) if image.label != without]
     images = [dataset.images[place] for place in places]
     groups = [image.group for image in images]
@@ -153,14 +159,15 @@ def tune(
         LabelledImage(i.sha256, keep.index(i.label), i.group, "train", i.read, i.name)
         for i in (images[index] for index in drawn)
     ]
-    path = CACHE / "tuned" / f"{name}-{seed}-{without}.safetensors"
+    folder = "tuned" if recipe == Recipe(threads=1) else f"steps-{recipe.steps}"
+    path = CACHE / folder / f"{cell.name}-{seed}-{without}.safetensors"
     if not path.exists():
         backbone = load()
         tuning = Tuning(
             [dataset.classes[label] for label in keep],
             train,
             backbone,
-            Recipe(threads=1),
+            recipe,
             seed=seed,
             view=View(),
             store=_store(dataset, found.seen, backbone),
@@ -211,11 +218,8 @@ def _store(dataset: Dataset, seen: Seen, backbone: Backbone) -> MemoryFeatureSto
     return store
 
 
-def _split(
-    name: str, seed: int, data: dict[str, CachedSet], load: Callable[[], Backbone]
-) -> dict[str, Any]:
+def _split(name: str, seed: int, data: dict[str, CachedSet], tuned: Tuned) -> dict[str, Any]:
     found = data[name]
-    tuned = tune(name, found, load, seed)
     test = tuned.look(found.seen, tuned.test)
     labels = np.array([found.dataset.images[index].label for index in tuned.test])
     groups = [found.dataset.images[index].group for index in tuned.test]
@@ -245,12 +249,8 @@ def _split(
     }
 
 
-def _without(
-    name: str, label: int, data: dict[str, CachedSet], load: Callable[[], Backbone]
-) -> dict[str, Any]:
-    """Leave a defect class out of tuning, and look what becomes of its images."""
-    found = data[name]
-    tuned = tune(name, found, load, 1, without=label)
+def _without(found: CachedSet, label: int, tuned: Tuned) -> dict[str, Any]:
+    """Look what becomes of the images of a defect class that was left out of tuning."""
     test = tuned.look(found.seen, tuned.test)
     never = [i for i, image in enumerate(found.dataset.images) if image.label == label]
     unknown = tuned.look(found.seen, never)

@@ -33,7 +33,7 @@ def test_the_listing_cuts_the_line_where_it_is_cut() -> None:
 
 
 def test_every_reason_is_explained() -> None:
-    explained = re.findall(r"^\| `([a-z_]+)` \|", DECISIONS, re.M)
+    explained = re.findall(r"^\| `([a-z_]+)` \|", DECISIONS.split("closed list")[1], re.M)
     assert explained == list(REASONS)
     assert max(map(len, REASONS)) <= 24  # the listing's STRING
 
