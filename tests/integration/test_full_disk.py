@@ -16,6 +16,7 @@ from app.core.database import Database
 from app.core.settings import (
     BackboneSettings,
     DatabaseSettings,
+    GateSettings,
     ServerSettings,
     Settings,
     StorageSettings,
@@ -60,6 +61,7 @@ def settings(
         database=DatabaseSettings(url=SecretStr(database_url), busy_timeout=2.0),
         backbone=backbone_settings,
         storage=marks,
+        gates=GateSettings(enabled=False),
     )
 
 

@@ -22,12 +22,15 @@ from app.core.tables import (
     Batch,
     BatchImage,
     BatchPart,
+    Feedback,
     Image,
     ModelVersion,
     PredictionRecord,
     Project,
     ProjectClass,
+    Review,
     Serving,
+    ShadowAnswer,
     Snapshot,
     SnapshotImage,
     Tuning,
@@ -181,6 +184,8 @@ def image_of_another(session: Session) -> None:
 def prediction_of_another(session: Session) -> None:
     row = session.query(PredictionRecord).first()
     assert row
+    for table in (ShadowAnswer, Feedback, Review):  # what was said of it would contradict it, too
+        session.query(table).delete()
     row.project_id = session.query(Project).where(Project.id != row.project_id).one().id
 
 
