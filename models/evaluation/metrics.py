@@ -7,6 +7,8 @@ from torch import Tensor
 from models.evaluation.proportions import macro_accuracy, proportion
 from models.evaluation.results import Basis, Evaluation
 
+__all__ = ["evaluate", "expected_calibration_error", "macro_accuracy", "proportion"]
+
 
 def evaluate(
     probabilities: Float[Tensor, "n n_classes"], labels: Int[Tensor, " n"], basis: Basis

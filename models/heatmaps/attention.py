@@ -48,7 +48,7 @@ def attention_maps(
     tower: Any = backbone.vision
     attentions: list[Tensor] = []
 
-    def attend(module: nn.MultiheadAttention, inputs: Any, _: Any) -> tuple[Tensor, None]:
+    def attend(module: Any, inputs: Any, _: Any) -> tuple[Tensor, None]:
         output, attention = _attend(module, inputs[0])
         attentions.append(attention)
         return output, None

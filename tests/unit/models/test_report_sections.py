@@ -272,11 +272,12 @@ def test_the_search() -> None:
 def test_what_the_geometry_means(change: float, gain: float, said: str) -> None:
     data = sample_report(NAMES)
     metrics = data.header.metrics
-    before = metrics.collapse_before
+    before = metrics.collapse_before.model_copy(update={"text_nc2": 0.5, "text_cosine": 0.6})
     tuned, zero = metrics.tuned, metrics.zero_shot
     macro = tuned.macro.model_copy(update={"value": zero.macro.value + gain})
     data = with_extras(
         data,
+        collapse_before=before,
         collapse_after=before.model_copy(
             update={
                 "text_nc2": before.text_nc2 + change,
