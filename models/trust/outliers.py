@@ -87,7 +87,7 @@ class Outliers(NamedTuple):
 
     def _away(self, statistics: PhotographStatistics) -> tuple[float, np.ndarray]:
         """Return the distance to the nearest training photograph, and the way from there."""
-        own = scaled(np.array([statistics]), self.rule.photograph_scales)[0]
+        own = scaled(np.array([statistics], dtype=np.float64), self.rule.photograph_scales)[0]
         ways = own - self.photographs.astype(np.float64)
         squares = (ways**2).sum(axis=1)
         nearest = int(squares.argmin())
