@@ -17,7 +17,7 @@ from tests.integration.services import wait_for
 
 
 def main(folder: Path) -> None:
-    photographs = write_classes(folder / "photographs", "good", "scratch", n=4)
+    photographs = write_classes(folder / "photographs", "good", "scratch", n=8)
     image = write_image(folder / "new.png", 999, COLOURS["scratch"])
     with service_up(folder / "home") as service:
         pushed = subprocess.run(

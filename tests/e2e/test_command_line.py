@@ -103,8 +103,8 @@ def test_help_is_quick_because_torch_is_not_imported() -> None:
 
 
 def test_tunes_then_inspects_then_decides(tune: Run, run: Run, tmp_path: Path) -> None:
-    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=9)
-    tuned = tune(folder, "--shots", 4, "--seed", 3, "--set", "steps=20")
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=13)
+    tuned = tune(folder, "--shots", 8, "--seed", 3, "--set", "steps=20")
     assert tuned.exit_code == 0, tuned.output
     assert "10 held-out images" in tuned.stdout
     model = tmp_path / "model.safetensors"
@@ -112,7 +112,7 @@ def test_tunes_then_inspects_then_decides(tune: Run, run: Run, tmp_path: Path) -
     inspected = json.loads(run("inspect", model, "--json").stdout)
     assert [spec["name"] for spec in inspected["classes"]] == ["good", "scratch"]
     assert [spec["role"] for spec in inspected["classes"]] == ["ok", "ng"]
-    assert inspected["n_train"] == [4, 4]
+    assert inspected["n_train"] == [8, 8]
     assert inspected["metrics"]["tuned"]["n_images"] == 10
     assert inspected["digest"][:19] in run("inspect", model).stdout
 
@@ -194,7 +194,7 @@ def test_a_folder_of_new_photographs(tune: Run, run: Run, tmp_path: Path) -> Non
 
 
 def test_decisions_as_csv(tune: Run, run: Run, tmp_path: Path) -> None:
-    folder = write_classes(tmp_path / "photographs", "good", "scratch")
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=8)
     tune(folder)
     new = tmp_path / "new"
     write_image(new / "1, left.png", 999, COLOURS["scratch"])
@@ -204,6 +204,7 @@ def test_decisions_as_csv(tune: Run, run: Run, tmp_path: Path) -> None:
     good, bad = csv.DictReader(table.read_text().splitlines())
     assert good["image"] == str(new / "1, left.png")
     assert (good["decision"], good["label"], good["problem"]) == ("ng", "scratch", "")
+    assert good["reason"] == "certain"
     assert 0 < float(good["probability"]) <= 1
     assert bad["image"] == str(new / "2.png")
     assert (bad["decision"], bad["label"], bad["probability"]) == ("", "", "")

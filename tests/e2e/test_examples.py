@@ -97,7 +97,7 @@ def test_every_command_of_the_page_works_and_every_operation_is_there(
 )
 def test_the_session_of_the_readme_ends_with_a_decision(service: Service, tmp_path: Path) -> None:
     for label in ("good", "scratch"):
-        for number in range(5):
+        for number in range(8):
             path = tmp_path / label / f"{number}.jpg"
             write_image(path, 300 * len(label) + number, COLOURS[label])
     write_image(tmp_path / "new.jpg", 9999, COLOURS["scratch"])

@@ -118,7 +118,7 @@ def test_where_the_gateway_can_listen() -> None:
 
 
 def test_pushes_a_folder_promotes_and_answers(up: Service, tmp_path: Path) -> None:
-    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=4)
+    folder = write_classes(tmp_path / "photographs", "good", "scratch", n=8)
     pushed = shotline(
         *("push", folder, "--project", "bearing cap", "--promote", "--url", up.address),
         *("--set", "steps=60", "--set", "folds=2"),
