@@ -18,11 +18,32 @@ from models.findings.traits import THUMBNAIL
 _SCALES = (1.0, 0.95, 0.9, 0.85, 0.8)
 _SMOOTH = 9  # pixels of the thumbnail over which the mean is taken out
 _AT_ONCE = 128
+# Thumbnails that are made ready together, 130 kB each, and pairs where there are more.
+_READY, _PAIRS = 2000, 1024
 # Of grey levels: what is flatter has no grain to compare, and correlates by accident.
 _FLAT = 1.0
 
 _Thumbnails = UInt8[np.ndarray, "n 64 64"]
 _Grain = Float[np.ndarray, "n side side"]
+
+
+def likeness(
+    thumbnails: _Thumbnails, pairs: Int[np.ndarray, "n_pairs 2"]
+) -> Float[np.ndarray, " n_pairs"]:
+    """Return the best correlation of each pair, 1 for copies; 0 where an image is flat.
+
+    Args:
+        thumbnails: of all images.
+        pairs: of their indices, in order, so that those of one image are looked at together.
+    """
+    if len(thumbnails) <= _READY:
+        return Grain(thumbnails).likeness(pairs)
+    result = np.zeros(len(pairs))
+    for start in range(0, len(pairs), _PAIRS):
+        some = pairs[start : start + _PAIRS]
+        used, places = np.unique(some, return_inverse=True)
+        result[start : start + _PAIRS] = Grain(thumbnails[used]).likeness(places.reshape(-1, 2))
+    return result
 
 
 class Grain:
@@ -77,4 +98,7 @@ class Grain:
 
 
 def _grain(images: _Grain) -> _Grain:
-    return images - uniform_filter(images, size=(0, _SMOOTH, _SMOOTH), mode="nearest")
+    """Take out what is smooth, and stripes: what runs through in one direction shifts unseen."""
+    grain = images - uniform_filter(images, size=(0, _SMOOTH, _SMOOTH), mode="nearest")
+    grain = grain - grain.mean(axis=1, keepdims=True)
+    return grain - grain.mean(axis=2, keepdims=True)

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from jaxtyping import Float
 
 from models.findings.finding import Finding
 from models.findings.subject import Subject
@@ -11,6 +12,13 @@ from models.findings.subject import Subject
 _SPREADS = 3.0
 _LEAST = math.log(4)  # a quarter of the usual variance of the Laplacian
 _FEWEST = 5
+
+
+def is_blurred(value: float, usual: Float[np.ndarray, " n"]) -> bool:
+    """Say whether a sharpness is far below those that are usual."""
+    median = float(np.median(usual))
+    spread = 1.4826 * float(np.median(np.abs(usual - median)))
+    return median - value > max(_SPREADS * spread, _LEAST)
 
 
 def blur(subject: Subject) -> list[Finding]:

@@ -16,7 +16,8 @@ from models.findings.finding import Finding
 from models.findings.subject import Subject
 
 _C = 10.0  # as `models.baselines.linear_probe`
-_FOLDS, _REPEATS = 5, 2
+_FOLDS = 5
+_TWICE = 2000  # images up to which the folds are drawn twice: it takes minutes for ten thousand
 _SHARE = 0.1  # of the images that are reported at most: more suspects mean a hard task
 
 
@@ -46,7 +47,7 @@ def label_errors(subject: Subject) -> list[Finding]:
     if ranking is None:
         return []
     most = max(1, int(_SHARE * len(ranking.indices)))
-    chosen = np.flatnonzero(ranking.suspect)[:most]
+    chosen = np.flatnonzero(ranking.suspect)[:most].tolist()
     return [_finding(subject, ranking, place) for place in chosen]
 
 
@@ -87,7 +88,8 @@ def _out_of_fold(
     features, labels = np.asarray(subject.features, np.float64)[judged], subject.labels[judged]
     groups = [str(group) for group in subject.groups[judged]]
     total = np.zeros((len(judged), len(subject.classes)))
-    for repeat in range(_REPEATS):
+    repeats = 2 if len(judged) <= _TWICE else 1
+    for repeat in range(repeats):
         for train, test in cross_validation_folds(labels.tolist(), groups, _FOLDS, repeat):
             present = np.unique(labels[train])
             if len(present) == 1:
@@ -95,7 +97,7 @@ def _out_of_fold(
                 continue
             probe = LogisticRegression(C=_C, max_iter=2000).fit(features[train], labels[train])
             total[np.ix_(test, probe.classes_)] += probe.predict_proba(features[test])
-    return total / _REPEATS
+    return total / repeats
 
 
 def _confident_errors(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from models.findings.alike import Grain
+from models.findings.alike import likeness
 from models.findings.copies import copies_found
 from models.findings.finding import Finding
 from models.findings.subject import Subject
@@ -31,18 +31,20 @@ def near_duplicates(subject: Subject) -> list[Finding]:
     Of many copies of one image each is shown once beside its likest, so that n of them give fewer
     than n findings; pairs that falsify most come first.
     """
-    pairs, likeness = near_pairs(subject)
+    pairs, alike = near_pairs(subject)
     first, second = pairs.T
     falsifies = (subject.labels[first] != subject.labels[second]) | (
         subject.train[first] != subject.train[second]
     )
     seen: set[int] = set()
     found = []
-    for place in np.lexsort((-likeness, ~falsifies)):
+    for place in np.lexsort((-alike, ~falsifies)):
         pair = pairs[place].tolist()
         if not seen.issuperset(pair):
             seen.update(pair)
-            found.append(copies_found(subject, "near_duplicate", pair, min(1.0, likeness[place])))
+            found.append(
+                copies_found(subject, "near_duplicate", pair, min(1.0, float(alike[place])))
+            )
     return [one for one in found if one is not None]
 
 
@@ -66,9 +68,9 @@ def near_pairs(subject: Subject) -> tuple[_Pairs, Float[np.ndarray, " n_pairs"]]
     pairs = pairs[(first != second) & ~expected & (sha256[first] != sha256[second])]
     if not len(pairs):
         return pairs, np.zeros(0)
-    likeness = Grain(np.stack([one.thumbnail for one in subject.traits])).likeness(pairs)
-    near = likeness >= LIKENESS
-    return pairs[near], likeness[near]
+    alike = likeness(np.stack([one.thumbnail for one in subject.traits]), pairs)
+    near = alike >= LIKENESS
+    return pairs[near], alike[near]
 
 
 def _bits(subject: Subject) -> UInt8[np.ndarray, "n 8"]:

@@ -110,26 +110,31 @@ def look_at(
         recipe: what they would be tuned with; the default one where it is not given.
         progress: called with how many of how many images are measured; may raise to stop.
     """
+    known = {it.sha256: found for it in images if (found := _known(it, store)) is not None}
+    done = sum(image.sha256 in known for image in images)
+    progress(done, len(images))
     good: list[LabelledImage] = []
     traits: list[Traits] = []
     unreadable: list[Finding] = []
-    for done, image in enumerate(images, start=1):
-        try:
-            traits.append(_traits(image, store))
+    for image in images:
+        if (found := known.get(image.sha256)) is None:
+            try:
+                found = measure(image.read())
+            except (BadImage, OSError) as error:
+                unreadable.append(_unreadable(image, classes, error))
+            else:
+                store.put(image.sha256, found)
+            done += 1
+            progress(done, len(images))
+        if found is not None:
             good.append(image)
-        except (BadImage, OSError) as error:
-            unreadable.append(_unreadable(image, classes, error))
-        progress(done, len(images))
+            traits.append(found)
     features = encode(good) if encode is not None and good else None
     return Subject(classes, good, traits, features, view_size, recipe or Recipe(), unreadable)
 
 
-def _traits(image: LabelledImage, store: TraitStore) -> Traits:
-    found = store.get(image.sha256) if image.sha256 else None
-    if found is None:
-        found = measure(image.read())
-        store.put(image.sha256, found)
-    return found
+def _known(image: LabelledImage, store: TraitStore) -> Traits | None:
+    return store.get(image.sha256) if image.sha256 else None
 
 
 def _unreadable(image: LabelledImage, classes: Sequence[str], error: Exception) -> Finding:

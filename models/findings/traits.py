@@ -109,14 +109,27 @@ def measure(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Traits:
         BadImage: see `models.imaging.check_image`.
     """
     photograph = decode_smaller(data, _shrink, max_pixels=max_pixels)
-    header = _header(data)
-    grey = photograph.image.convert("L")
-    thumbnail = np.asarray(grey.resize((THUMBNAIL, THUMBNAIL), PIL.Image.Resampling.BOX))
+    small = _small(photograph)
     return Traits(
-        file=_file_traits(header, photograph, len(data)),
-        pixels=_pixel_traits(grey, thumbnail),
-        thumbnail=thumbnail,
+        file=_file_traits(_header(data), photograph, len(data)),
+        pixels=_pixel_traits(small),
+        thumbnail=_thumbnail(small),
     )
+
+
+def measure_pixels(photograph: Photograph) -> PixelTraits:
+    """Measure what is decoded already."""
+    return _pixel_traits(_small(photograph))
+
+
+def _small(photograph: Photograph) -> PIL.Image.Image:
+    small = photograph.image.convert("L")
+    small.thumbnail((LOOKED_AT, LOOKED_AT), PIL.Image.Resampling.BOX)
+    return small
+
+
+def _thumbnail(small: PIL.Image.Image) -> UInt8[np.ndarray, "64 64"]:
+    return np.asarray(small.resize((THUMBNAIL, THUMBNAIL), PIL.Image.Resampling.BOX))
 
 
 def _shrink(width: int, height: int) -> int:
@@ -144,10 +157,8 @@ def _file_traits(header: _Header, photograph: Photograph, size: int) -> FileTrai
     )
 
 
-def _pixel_traits(image: PIL.Image.Image, thumbnail: UInt8[np.ndarray, "64 64"]) -> PixelTraits:
-    hashed = str(imagehash.phash(image))
-    small = image.copy()
-    small.thumbnail((LOOKED_AT, LOOKED_AT), PIL.Image.Resampling.BOX)
+def _pixel_traits(small: PIL.Image.Image) -> PixelTraits:
+    hashed, thumbnail = str(imagehash.phash(small)), _thumbnail(small)
     grey = np.asarray(small, dtype=np.float32)
     dark, bright = np.percentile(grey, (5, 95))
     inner = thumbnail[_FRAME:-_FRAME, _FRAME:-_FRAME]
