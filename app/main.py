@@ -19,6 +19,7 @@ from app.core.reaper import make_reaper
 from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
 from app.core.sweep import sweep_orphans
+from app.findings import routes as findings
 from app.http import docs, health, metrics
 from app.http.gateway import Gateway, HealthCheck
 from app.http.metrics import Metrics
@@ -50,6 +51,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     projects.router,
     images.router,
     tunings.router,
+    findings.router,
     registry.router,
     records.router,
     batches.router,

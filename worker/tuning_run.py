@@ -16,19 +16,24 @@ from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Project
 from app.core.tables import Tuning as TuningRow
+from app.findings import service as findings_service
 from app.registry.service import NewVersion, add_version
 from app.snapshots.service import SnapshotContent, read_snapshot
 from models.artifact import Artifact
 from models.backbone import Backbone, Device
 from models.backbone_source import load_backbone
 from models.checkpoint import Checkpoint
-from models.errors import CheckpointMismatch, ShotlineError
-from models.features import FolderFeatureStore
+from models.errors import Cancelled, CheckpointMismatch, ShotlineError
+from models.faults import fault_of
+from models.features import FeatureStore, FolderFeatureStore
+from models.findings.finding import Finding, FindingSummary, summaries
+from models.findings.trait_store import FolderTraitStore
 from models.imaging import View
 from models.recipe import Recipe
 from models.report import ReportData, render_report
-from models.tuning import Tuning
+from models.tuning import Tuning, TuningProgress
 from worker.child import LeaseLost, main, patiently, run_job
+from worker.examining import examine_images
 from worker.observer import NotedFeatures, RowObserver
 
 log = structlog.get_logger(__name__)
@@ -62,8 +67,10 @@ class TuningRun:
 
     def _work(self) -> None:
         job = patiently(self._read)
-        artifact = self._tune(job.row, job.snapshot)
-        self._record(artifact, job.title)
+        backbone = self._backbone(job.row.backbone)
+        found = self._examine(job.row, job.snapshot, backbone)
+        artifact = self._tune(job.row, job.snapshot, backbone)
+        self._record(with_findings(artifact, found), job.title)
 
     def _read(self) -> Job:
         with self._database.reading() as session:
@@ -74,29 +81,82 @@ class TuningRun:
             snapshot = read_snapshot(session, self._storage, row.snapshot_id)
             return Job(row, snapshot, project.name)
 
-    def _tune(self, row: TuningRow, snapshot: SnapshotContent) -> Artifact:
+    def _examine(
+        self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone
+    ) -> list[FindingSummary] | None:
+        """Have the data doctor look at the snapshot, unless an earlier attempt has.
+
+        A tuning without its findings is better than none: whatever goes wrong here is only logged.
+        """
+        if row.findings is not None:
+            return [FindingSummary.model_validate(one) for one in row.findings]
+        try:
+            found = examine_images(
+                snapshot.classes,
+                snapshot.images,
+                backbone,
+                View.model_validate(row.view),
+                self._features(),
+                FolderTraitStore(self._settings.feature_folder),
+                recipe=Recipe.model_validate(row.recipe),
+                progress=self._on_looked_at,
+            )
+            summary = summaries(found)
+            patiently(lambda: self._note_findings(snapshot, found, summary))
+        except Cancelled:
+            raise
+        except Exception as error:
+            if fault_of(error) == "lost":
+                raise
+            log.exception("examination_failed")
+            return None
+        return summary
+
+    def _on_looked_at(self, done: int, total: int) -> None:
+        self._observer.on_progress(TuningProgress("features", done, total))
+
+    def _note_findings(
+        self, snapshot: SnapshotContent, found: list[Finding], summary: list[FindingSummary]
+    ) -> None:
+        shown = [one.model_dump(mode="json") for one in summary]
+        with self._database.unit_of_work() as session:
+            row = TUNINGS.held(session, self._lease)
+            if row is None or TUNINGS.note(session, self._lease, findings=shown) == "lost":
+                raise LeaseLost
+            findings_service.record_for_tuning(
+                session, row, snapshot.digest, len(snapshot.images), found
+            )
+
+    def _features(self) -> FeatureStore:
+        return NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer)
+
+    def _tune(self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone) -> Artifact:
         checkpoint = self._checkpoint(row.checkpoint)
         self._observer.gets_further = row.checkpoint is None or checkpoint is not None
         try:
-            artifact = self._run_core(row, snapshot, checkpoint)
+            artifact = self._run_core(row, snapshot, backbone, checkpoint)
         except CheckpointMismatch as error:
             # Another kind of machine rounds otherwise: its work cannot be gone on with here.
             log.warning("checkpoint_unusable", error=str(error))
             self._observer.gets_further = False
-            artifact = self._run_core(row, snapshot, None)
+            artifact = self._run_core(row, snapshot, backbone, None)
         return artifact
 
     def _run_core(
-        self, row: TuningRow, snapshot: SnapshotContent, checkpoint: Checkpoint | None
+        self,
+        row: TuningRow,
+        snapshot: SnapshotContent,
+        backbone: Backbone,
+        checkpoint: Checkpoint | None,
     ) -> Artifact:
         tuning = Tuning(
             snapshot.classes,
             snapshot.images,
-            self._backbone(row.backbone),
+            backbone,
             Recipe.model_validate(row.recipe),
             seed=row.seed,
             view=View.model_validate(row.view),
-            store=NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer),
+            store=self._features(),
             observer=self._observer,
             checkpoint=checkpoint,
         )
@@ -151,6 +211,13 @@ class TuningRun:
             if row is None or not TUNINGS.complete(session, self._lease):
                 raise LeaseLost
             return add_version(session, row, new).number
+
+
+def with_findings(artifact: Artifact, found: list[FindingSummary] | None) -> Artifact:
+    """Return the artifact with what the data doctor said; its digest stays the same."""
+    metrics = artifact.header.metrics.model_copy(update={"findings": found})
+    header = artifact.header.model_copy(update={"metrics": metrics})
+    return Artifact(header, artifact.tensors)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from models.dataset import LabelledImage
-    from models.findings.finding import Finding
+    from models.findings.finding import Finding, Severity
     from models.findings.subject import Subject
     from models.progress import Progress
 
     Features = Float[ndarray, "n embed_dim"]
 
-_STYLES = {"serious": "bold red", "warning": "yellow", "note": "blue"}
+_STYLES: "dict[Severity, str]" = {"serious": "bold red", "warning": "yellow", "note": "blue"}
 _SHOWN = 12  # findings of a kind that a table shows
 
 

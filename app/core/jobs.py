@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from app.core import audit
 from app.core.database import database_now
-from app.core.queue import BATCH, TUNE
-from app.core.tables import Batch, Job, JobState, Tuning
+from app.core.queue import BATCH, EXAMINE, TUNE
+from app.core.tables import Batch, Examination, Job, JobState, Tuning
 from app.core.types import Json
 from models.errors import ShotlineError
 
@@ -277,4 +277,5 @@ class JobStates(Generic[Row]):
 
 TUNINGS: Final = JobStates(Tuning, noun="tuning", task=TUNE, dropped_at_end=("checkpoint",))
 BATCHES: Final = JobStates(Batch, noun="batch", task=BATCH, resumable=True)
-KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, BATCHES)
+EXAMINATIONS: Final = JobStates(Examination, noun="examination", task=EXAMINE)
+KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, BATCHES, EXAMINATIONS)

@@ -21,9 +21,10 @@ log = structlog.get_logger(__name__)
 TUNE = "shotline.tune"
 BATCH = "shotline.batch"
 BENCH = "shotline.bench"
+EXAMINE = "shotline.examine"
 
 # Redis hands out lower numbers first; whatever is not named here has 0.
-_PRIORITIES = {BATCH: 6}
+_PRIORITIES = {BATCH: 6, EXAMINE: 3}
 
 
 class TaskQueue(Protocol):
@@ -55,6 +56,11 @@ def send_tuning(session: Session, queue: TaskQueue, tuning_id: UUID) -> None:
 def send_batch(session: Session, queue: TaskQueue, batch_id: UUID) -> None:
     """Wake a worker for the batch, once it has no tuning to do, after the commit."""
     wake(session, queue, BATCH, batch_id)
+
+
+def send_examination(session: Session, queue: TaskQueue, examination_id: UUID) -> None:
+    """Wake a worker for the examination, once it has no tuning to do, after the commit."""
+    wake(session, queue, EXAMINE, examination_id)
 
 
 class CeleryQueue:

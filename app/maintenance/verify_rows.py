@@ -16,6 +16,7 @@ from app.core.tables import (
     Batch,
     BatchImage,
     BatchPart,
+    Examination,
     Image,
     Job,
     ModelVersion,
@@ -57,6 +58,7 @@ _OWNED: Final = (
     _Owned(AliasMove.from_version_id, ModelVersion, "the version that it moved from"),
     _Owned(PredictionRecord.model_version_id, ModelVersion, "its version"),
     _Owned(Batch.model_version_id, ModelVersion, "its version"),
+    _Owned(Examination.tuning_id, Tuning, "its tuning"),
 )
 
 

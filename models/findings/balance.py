@@ -81,7 +81,9 @@ def identical_classes(subject: Subject) -> list[Finding]:
         own = np.flatnonzero(subject.labels == label)
         if len(own) < 2:
             continue
-        thumbnails = np.stack([subject.traits[index].thumbnail for index in own]).astype(float)
+        thumbnails = np.stack([subject.traits[index].thumbnail for index in own.tolist()]).astype(
+            float
+        )
         if np.abs(thumbnails - thumbnails[0]).mean(axis=(1, 2)).max() > _SAME:
             continue
         found.append(

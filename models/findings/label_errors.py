@@ -93,7 +93,7 @@ def _out_of_fold(
         for train, test in cross_validation_folds(labels.tolist(), groups, _FOLDS, repeat):
             present = np.unique(labels[train])
             if len(present) == 1:
-                total[np.ix_(test, present)] += 1
+                total[np.ix_(np.array(test), present)] += 1
                 continue
             probe = LogisticRegression(C=_C, max_iter=2000).fit(features[train], labels[train])
             total[np.ix_(test, probe.classes_)] += probe.predict_proba(features[test])

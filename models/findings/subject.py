@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from models.dataset import LabelledImage
-from models.errors import BadImage
+from models.errors import ShotlineError
 from models.findings.finding import NAMED, Finding, ImageRef, image_ref
 from models.findings.trait_store import TraitStore
 from models.findings.traits import Traits, measure
@@ -120,7 +120,7 @@ def look_at(
         if (found := known.get(image.sha256)) is None:
             try:
                 found = measure(image.read())
-            except (BadImage, OSError) as error:
+            except (ShotlineError, OSError) as error:
                 unreadable.append(_unreadable(image, classes, error))
             else:
                 store.put(image.sha256, found)
@@ -140,7 +140,7 @@ def _known(image: LabelledImage, store: TraitStore) -> Traits | None:
 def _unreadable(image: LabelledImage, classes: Sequence[str], error: Exception) -> Finding:
     problem, fix = (
         (error.problem, error.fix)
-        if isinstance(error, BadImage)
+        if isinstance(error, ShotlineError)
         else (f"{error}.", "See that the file is there and may be read.")
     )
     return Finding(

@@ -228,7 +228,7 @@ def test_ranking_and_suspects_are_those_of_cleanlab() -> None:
     rank = pytest.importorskip("cleanlab.rank")
     rng = np.random.default_rng(3)
     given = rng.integers(0, 4, 200)
-    probabilities = rng.dirichlet(np.ones(4) * 0.4, 200) + 0.8 * np.eye(4)[given]
+    probabilities = rng.dirichlet(np.ones(4) * 0.4, 200) + 0.3 * np.eye(4)[given]
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     suspect = labels._confident_errors(probabilities, given)
     _, expected = count.compute_confident_joint(
