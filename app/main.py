@@ -20,6 +20,7 @@ from app.core.settings import Settings
 from app.core.storage import LocalStorage, Storage
 from app.core.sweep import sweep_orphans
 from app.feedback import routes as feedback
+from app.findings import routes as findings
 from app.http import docs, health, metrics
 from app.http.gateway import Gateway, HealthCheck
 from app.http.metrics import Metrics
@@ -52,6 +53,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     projects.router,
     images.router,
     tunings.router,
+    findings.router,
     registry.router,
     shadow.router,
     records.router,

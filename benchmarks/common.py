@@ -34,7 +34,11 @@ def reencoded(folder: Path) -> Dataset:
 
     Where one class alone has PNGs, the traces of the format would give that class away.
     """
-    dataset = read_folder(folder)
+    return reencoded_images(read_folder(folder))
+
+
+def reencoded_images(dataset: Dataset) -> Dataset:
+    """Return the images re-encoded alike, as JPEG of quality 95."""
     images = [
         LabelledImage(f"{i.sha256}-jpeg95", i.label, i.group, i.split, _Reencoder(i), i.name)
         for i in dataset.images

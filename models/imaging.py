@@ -126,9 +126,18 @@ def check_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ImageFacts:
         BadImage: empty, not an image, truncated, or of more than `max_pixels` pixels or `MAX_SIDE`
             pixels on a side.
     """
+    return check_and_decode(data, max_pixels=max_pixels)[0]
+
+
+def check_and_decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> tuple[ImageFacts, Photograph]:
+    """Decode `data` whole; return what `check_image` does, and the photograph.
+
+    Raises:
+        BadImage: see `check_image`.
+    """
     photograph, image_format = _decode(data, max_pixels, _whole)
     digest = hashlib.sha256(data).hexdigest()
-    return ImageFacts(digest, image_format, photograph.width, photograph.height)
+    return ImageFacts(digest, image_format, photograph.width, photograph.height), photograph
 
 
 def decode(data: bytes, *, max_pixels: int = MAX_PIXELS) -> PIL.Image.Image:

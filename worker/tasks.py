@@ -8,8 +8,8 @@ from uuid import UUID
 from celery.exceptions import Reject
 
 from app.core.database import Database
-from app.core.jobs import BATCHES, GATES, TUNINGS, JobStates
-from app.core.queue import BATCH, BENCH, GATE, TUNE, CeleryQueue
+from app.core.jobs import BATCHES, EXAMINATIONS, GATES, TUNINGS, JobStates
+from app.core.queue import BATCH, BENCH, EXAMINE, GATE, TUNE, CeleryQueue
 from worker.bench import BenchChild, answer_cell
 from worker.celery_app import STOP_FILE, app, end_worker, settings
 from worker.device import DeviceRecord
@@ -32,6 +32,12 @@ def gate(run_id: str) -> None:
 def batch(batch_id: str) -> None:
     """Decide on the batch's images, from where it stands."""
     _supervise(BATCHES, batch_id)
+
+
+@app.task(name=EXAMINE)  # type: ignore[untyped-decorator]
+def examine(examination_id: str) -> None:
+    """Look for what is wrong with the project's images."""
+    _supervise(EXAMINATIONS, examination_id)
 
 
 def _supervise(jobs: JobStates[Any], job_id: str) -> None:

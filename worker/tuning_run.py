@@ -16,6 +16,7 @@ from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Project
 from app.core.tables import Tuning as TuningRow
+from app.findings import service as findings_service
 from app.projects.gate_policy import GatePolicy
 from app.registry import gates
 from app.registry.service import NewVersion, add_version, become_candidate
@@ -24,16 +25,20 @@ from models.artifact import Artifact
 from models.backbone import Backbone, Device
 from models.backbone_source import load_backbone
 from models.checkpoint import Checkpoint
-from models.errors import CheckpointMismatch, ShotlineError
-from models.features import FolderFeatureStore
+from models.errors import Cancelled, CheckpointMismatch, ShotlineError
+from models.faults import fault_of
+from models.features import FeatureStore, FolderFeatureStore
+from models.findings.finding import Finding, FindingSummary, summaries
+from models.findings.trait_store import FolderTraitStore
 from models.imaging import View
 from models.recipe import Recipe
 from models.report import Mistake
 from models.report.kept import KeptReport
 from models.report.pictures import draw_mistakes
 from models.threads import fixed_threads
-from models.tuning import Tuning
+from models.tuning import Tuning, TuningProgress
 from worker.child import LeaseLost, main, patiently, run_job
+from worker.examining import examine_images
 from worker.observer import NotedFeatures, RowObserver
 
 log = structlog.get_logger(__name__)
@@ -68,8 +73,9 @@ class TuningRun:
     def _work(self) -> None:
         job = patiently(self._read)
         backbone = self._backbone(job.row.backbone)
+        found = self._examine(job.row, job.snapshot, backbone)
         artifact = self._tune(job.row, job.snapshot, backbone)
-        self._record(artifact, job, backbone)
+        self._record(with_findings(artifact, found), job, backbone)
 
     def _read(self) -> Job:
         with self._database.reading() as session:
@@ -79,6 +85,55 @@ class TuningRun:
             project = session.get_one(Project, row.project_id)
             snapshot = read_snapshot(session, self._storage, row.snapshot_id)
             return Job(row, snapshot, project.name)
+
+    def _examine(
+        self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone
+    ) -> list[FindingSummary] | None:
+        """Have the data doctor look at the snapshot, unless an earlier attempt has.
+
+        A tuning without its findings is better than none: whatever goes wrong here is only logged.
+        """
+        if row.findings is not None:
+            return [FindingSummary.model_validate(one) for one in row.findings]
+        try:
+            found = examine_images(
+                snapshot.classes,
+                snapshot.images,
+                backbone,
+                View.model_validate(row.view),
+                self._features(),
+                FolderTraitStore(self._settings.feature_folder),
+                recipe=Recipe.model_validate(row.recipe),
+                progress=self._on_looked_at,
+            )
+            summary = summaries(found)
+            patiently(lambda: self._note_findings(snapshot, found, summary))
+        except Cancelled:
+            raise
+        except Exception as error:
+            if fault_of(error) == "lost":
+                raise
+            log.exception("examination_failed")
+            return None
+        return summary
+
+    def _on_looked_at(self, done: int, total: int) -> None:
+        self._observer.on_progress(TuningProgress("features", done, total))
+
+    def _note_findings(
+        self, snapshot: SnapshotContent, found: list[Finding], summary: list[FindingSummary]
+    ) -> None:
+        shown = [one.model_dump(mode="json") for one in summary]
+        with self._database.unit_of_work() as session:
+            row = TUNINGS.held(session, self._lease)
+            if row is None or TUNINGS.note(session, self._lease, findings=shown) == "lost":
+                raise LeaseLost
+            findings_service.record_for_tuning(
+                session, row, snapshot.digest, len(snapshot.images), found
+            )
+
+    def _features(self) -> FeatureStore:
+        return NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer)
 
     def _tune(self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone) -> Artifact:
         checkpoint = self._checkpoint(row.checkpoint)
@@ -106,7 +161,7 @@ class TuningRun:
             Recipe.model_validate(row.recipe),
             seed=row.seed,
             view=View.model_validate(row.view),
-            store=NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer),
+            store=self._features(),
             observer=self._observer,
             checkpoint=checkpoint,
         )
@@ -175,6 +230,13 @@ class TuningRun:
             if GatePolicy.of(project.gates, self._settings.gates).enabled:
                 gates.queue_run(session, version)  # the supervisor wakes a worker for it
             return version.number
+
+
+def with_findings(artifact: Artifact, found: list[FindingSummary] | None) -> Artifact:
+    """Return the artifact with what the data doctor said; its digest stays the same."""
+    metrics = artifact.header.metrics.model_copy(update={"findings": found})
+    header = artifact.header.model_copy(update={"metrics": metrics})
+    return Artifact(header, artifact.tensors)
 
 
 if __name__ == "__main__":

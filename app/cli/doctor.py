@@ -1,4 +1,4 @@
-"""`shotline doctor`: what is wrong with this box, and what to do about it."""
+"""`shotline doctor`: what is wrong with this box, or with a folder of images; and what to do."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from app.cli.console import err, out, plain, progress_bar
 from app.cli.data_folder import DATA, DataOption
-from app.cli.options import JsonOption
+from app.cli.options import BackboneOption, DeviceOption, JsonOption
 from models.errors import BadInput
 
 if TYPE_CHECKING:
@@ -21,15 +21,71 @@ if TYPE_CHECKING:
 _MARKS = {"ok": ("\N{CHECK MARK}", "green"), "warning": ("!", "yellow"), "error": ("x", "bold red")}
 
 
+_IMAGES = "With a folder of images"
+_BOX = "Without: of this box"
+
+
 def doctor(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="One sub-folder of photographs per class: look at these, not the box."),
+    ] = None,
+    holdout: Annotated[
+        Path | None,
+        typer.Option(
+            help="Such a folder of images to test on: none may be a copy.", rich_help_panel=_IMAGES
+        ),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(
+            help="A line per image: path, tab, part. Images of a part are alike.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="Write a page with the images.", rich_help_panel=_IMAGES),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace the page.", rich_help_panel=_IMAGES)
+    ] = False,
+    backbone: BackboneOption = None,
+    device: DeviceOption = "auto",
     data: DataOption = DATA,
     url: Annotated[
         str | None,
-        typer.Option(envvar="SHOTLINE_URL", help="Where the gateway is; else it is looked for."),
+        typer.Option(
+            envvar="SHOTLINE_URL",
+            help="Where the gateway is; else it is looked for.",
+            rich_help_panel=_BOX,
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look at this box and its service, and change nothing; exit code 1 where something fails."""
+    """Look at this box and its service; with FOLDER, look at labelled photographs instead.
+
+    Nothing is changed. Exit code 1 where a check of the box fails or a finding on the images is
+    serious, 2 where it cannot be looked at.
+    """
+    if folder is not None:
+        from app.cli.doctor_images import Look, doctor_images
+
+        look = Look(folder, holdout, groups, backbone, device)
+        if doctor_images(look, html=html, force=force, as_json=as_json):
+            raise typer.Exit(1)
+        return
+    if given := [name for name, value in (("--holdout", holdout), ("--groups", groups),
+                                          ("--html", html)) if value is not None]:  # fmt: skip
+        raise BadInput(
+            f"{given[0]} is for a folder of images, and none is named.",
+            fix="Write `shotline doctor FOLDER`, or leave the option out.",
+            field=given[0].removeprefix("--"),
+        )
+    _doctor_box(data, url, as_json=as_json)
+
+
+def _doctor_box(data: Path, url: str | None, *, as_json: bool) -> None:
     from app.maintenance.doctor import Finding, worst
 
     try:

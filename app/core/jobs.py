@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from app.core import audit
 from app.core.database import database_now
-from app.core.queue import BATCH, GATE, TUNE
-from app.core.tables import Batch, GateRun, Job, JobState, Tuning
+from app.core.queue import BATCH, EXAMINE, GATE, TUNE
+from app.core.tables import Batch, Examination, GateRun, Job, JobState, Tuning
 from app.core.types import Json
 from models.errors import ShotlineError
 
@@ -278,4 +278,5 @@ class JobStates(Generic[Row]):
 TUNINGS: Final = JobStates(Tuning, noun="tuning", task=TUNE, dropped_at_end=("checkpoint",))
 BATCHES: Final = JobStates(Batch, noun="batch", task=BATCH, resumable=True)
 GATES: Final = JobStates(GateRun, noun="gate", task=GATE)
-KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, GATES, BATCHES)
+EXAMINATIONS: Final = JobStates(Examination, noun="examination", task=EXAMINE)
+KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, GATES, EXAMINATIONS, BATCHES)

@@ -22,9 +22,10 @@ TUNE = "shotline.tune"
 BATCH = "shotline.batch"
 GATE = "shotline.gate"
 BENCH = "shotline.bench"
+EXAMINE = "shotline.examine"
 
 # Redis hands out lower numbers first; whatever is not named here has 0.
-_PRIORITIES = {GATE: 3, BATCH: 6}
+_PRIORITIES = {GATE: 3, EXAMINE: 3, BATCH: 6}
 
 
 class TaskQueue(Protocol):
@@ -61,6 +62,11 @@ def send_batch(session: Session, queue: TaskQueue, batch_id: UUID) -> None:
 def send_gate(session: Session, queue: TaskQueue, run_id: UUID) -> None:
     """Wake a worker for the run of gates, once it has no tuning to do, after the commit."""
     wake(session, queue, GATE, run_id)
+
+
+def send_examination(session: Session, queue: TaskQueue, examination_id: UUID) -> None:
+    """Wake a worker for the examination, once it has no tuning to do, after the commit."""
+    wake(session, queue, EXAMINE, examination_id)
 
 
 class CeleryQueue:

@@ -135,7 +135,11 @@ class ProjectClass(Table):
 
 
 class Image(Table):
-    """An uploaded image; with `deleted_at` a tombstone, gone for people, kept for a snapshot."""
+    """An uploaded image; with `deleted_at` a tombstone, gone for people, kept for a snapshot.
+
+    `pixels` is a `models.findings.traits.PixelTraits` as JSON; None where it came before there were
+    any.
+    """
 
     __tablename__ = "images"
     __table_args__ = (
@@ -165,6 +169,7 @@ class Image(Table):
     size_bytes: Mapped[int] = mapped_column(BigInteger)
     split: Mapped[Split] = mapped_column(String(8), default="train")
     group: Mapped[str]
+    pixels: Mapped[dict[str, Any] | None]
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
     deleted_at: Mapped[datetime | None]
 
@@ -244,6 +249,8 @@ class Tuning(Job):
     Attributes:
         checkpoint: sha256 of the last checkpoint in storage.
         progress: `models.tuning.TuningProgress` as JSON.
+        findings: what the data doctor said of the snapshot, a list of
+            `models.findings.finding.FindingSummary` as JSON; None where it has not looked.
     """
 
     __tablename__ = "tunings"
@@ -259,6 +266,7 @@ class Tuning(Job):
     view: Mapped[dict[str, Any]]
     backbone: Mapped[str]
     checkpoint: Mapped[str | None] = mapped_column(SHA256)
+    findings: Mapped[list[Any] | None]
 
 
 class ModelVersion(Table):
@@ -542,6 +550,51 @@ class Review(Table):
     image_id: Mapped[UUID | None] = mapped_column(ForeignKey("images.id", ondelete="SET NULL"))
     reviewed_by: Mapped[UUID | None]
     reviewed_at: Mapped[datetime] = mapped_column(default=utc_now)
+
+
+class Examination(Job):
+    """The data doctor's look at a project's images as they are when it begins.
+
+    A tuning's own look is recorded as one that has succeeded. Only the last that did is kept.
+
+    Attributes:
+        tuning_id: the tuning that it was made for; None where it was asked for by itself.
+        digest: of the images and their labels, see `models.dataset.snapshot_digest`; None before
+            the end.
+        image_count: how many images it looked at.
+        view, backbone: how the images are looked at.
+    """
+
+    __tablename__ = "examinations"
+    __table_args__ = (
+        one_of(*_JOB_STATE),
+        Index("ix_examinations_project_id_id", "project_id", "id"),
+        Index("ix_examinations_state_lease_until", "state", "lease_until"),
+        # What a tuning's deletion looks for.
+        Index("ix_examinations_tuning_id", "tuning_id"),
+    )
+
+    tuning_id: Mapped[UUID | None] = mapped_column(ForeignKey("tunings.id", ondelete="SET NULL"))
+    digest: Mapped[str | None] = mapped_column(String(80))
+    image_count: Mapped[int | None]
+    view: Mapped[dict[str, Any]]
+    backbone: Mapped[str]
+
+
+class FoundFinding(Table):
+    """One finding of an examination; `content` is a `models.findings.finding.Finding` as JSON.
+
+    The ids are in the order in which findings are to be read.
+    """
+
+    __tablename__ = "findings"
+    __table_args__ = (Index("ix_findings_examination_id_id", "examination_id", "id"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=new_id)
+    examination_id: Mapped[UUID] = mapped_column(ForeignKey("examinations.id", ondelete="CASCADE"))
+    kind: Mapped[str] = mapped_column(String(32))
+    severity: Mapped[str] = mapped_column(String(16))
+    content: Mapped[dict[str, Any]]
 
 
 class AuditEntry(Table):

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
@@ -15,9 +15,11 @@ from app.core.settings import LimitSettings
 from app.core.tables import Image, Split
 from app.images import repository
 from app.images.incoming import IncomingFile
+from app.images.warnings import Known, add_warnings
 from models.classes import normalise_name
 from models.errors import BadImage, ShotlineError
-from models.imaging import ImageFacts, check_image
+from models.findings.traits import PixelTraits, measure_pixels
+from models.imaging import ImageFacts, check_and_decode
 from models.names import printable
 
 Verdict = Literal["accepted", "duplicate", "rejected"]
@@ -30,6 +32,8 @@ class Checked:
     Attributes:
         existing: the image that a duplicate repeats.
         kept: what of that image stays although the file came with something else.
+        pixels: what was measured of an accepted file.
+        warnings: what may be wrong with an accepted file, in sentences.
     """
 
     file: IncomingFile
@@ -40,6 +44,8 @@ class Checked:
     problem: ShotlineError | None = None
     existing: UUID | None = None
     kept: str | None = None
+    pixels: PixelTraits | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def reject(self, problem: ShotlineError) -> None:
         """Reject the file for `problem`."""
@@ -80,6 +86,10 @@ def check_files(
     checked = [_hash(file, limits.file_bytes) for file in files]
     _refuse_two_labels(checked)
     _compare(reader, project_id, checked, label_of)
+    known = [
+        Known(row.file_name, row.label, row.group, row.pixels)
+        for row in repository.measured(reader, project_id)
+    ]
     reader.rollback()
     for entry in checked:
         if entry.verdict == "accepted":
@@ -87,6 +97,7 @@ def check_files(
         elif entry.existing is not None:  # heals what is stored, where that is damaged or gone
             storage.put(entry.file.content(limits.file_bytes))
     _follow_first(checked)
+    add_warnings(checked, known)
     return checked
 
 
@@ -194,7 +205,8 @@ def _check_group(entry: Checked, splits: dict[str, Split]) -> None:
 def _decode_and_store(entry: Checked, storage: Puts, limits: LimitSettings) -> None:
     try:
         data = entry.file.content(limits.file_bytes)
-        entry.facts = check_image(data, max_pixels=limits.image_pixels)
+        entry.facts, photograph = check_and_decode(data, max_pixels=limits.image_pixels)
+        entry.pixels = measure_pixels(photograph)
     except (BadImage, Conflict) as problem:
         entry.reject(problem)
         return

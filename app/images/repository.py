@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import exists, select
@@ -11,6 +12,8 @@ from app.core.tables import Image, ProjectClass, SnapshotImage, Split
 
 # Names in one IN list; SQLite takes 32,766 at most.
 _MANY = 1000
+# Images that an upload is compared with: reading what was measured of so many takes a moment.
+_COMPARED = 5000
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,29 @@ def all_of(session: Session, project_id: UUID) -> Sequence[Image]:
         .order_by(Image.id)
     )
     return session.scalars(query).all()
+
+
+class Measured(NamedTuple):
+    """What an upload is compared with of an image."""
+
+    file_name: str
+    label: str
+    group: str
+    pixels: dict[str, Any]
+
+
+def measured(session: Session, project_id: UUID) -> list[Measured]:
+    """Return what was measured of the project's images, of the last `_COMPARED` at most."""
+    query = (
+        select(Image.file_name, ProjectClass.name, Image.group, Image.pixels)
+        .join(ProjectClass, ProjectClass.id == Image.class_id)
+        .where(
+            Image.project_id == project_id, Image.deleted_at.is_(None), Image.pixels.is_not(None)
+        )
+        .order_by(Image.id.desc())
+        .limit(_COMPARED)
+    )
+    return [Measured._make(row) for row in session.execute(query)]
 
 
 def _portions(values: Iterable[str]) -> Iterator[list[str]]:

@@ -81,6 +81,12 @@ class FileOut(BaseModel):
         examples=[None],
     )
     fix: str | None = Field(None, description="What to do about it.", examples=[None])
+    warnings: list[str] = Field(
+        [],
+        description="What may be wrong with an accepted file: too dark or bright, less sharp than"
+        " the others of its class, or a copy of another. `GET …/findings` looks closer.",
+        examples=[[]],
+    )
 
     @classmethod
     def of(cls, result: FileResult) -> Self:
@@ -94,6 +100,7 @@ class FileOut(BaseModel):
             sha256=entry.sha256 or None,
             detail=entry.problem.problem if entry.problem else entry.kept,
             fix=entry.problem.fix if entry.problem else None,
+            warnings=entry.warnings if entry.verdict == "accepted" else [],
         )
 
 

@@ -11,6 +11,7 @@ from app.core.access import Principal
 from app.core.clock import utc_now
 from app.core.errors import BadReference, NotFound
 from app.core.tables import Image, ProjectClass, Split
+from app.findings import repository as findings
 from app.images import repository
 from app.projects import repository as projects
 from app.projects import service as project_service
@@ -115,6 +116,7 @@ def delete_image(session: Session, principal: Principal, image_id: UUID) -> None
         row.deleted_at = utc_now()
     else:
         session.delete(row)
+    findings.delete_naming(session, row.project_id, row.sha256)
     session.flush()
 
 

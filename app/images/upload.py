@@ -224,6 +224,7 @@ def _row(entry: Checked, project_id: UUID, class_id: UUID) -> Image:
         size_bytes=entry.size,
         split=entry.file.split,
         group=entry.file.group or entry.sha256,
+        pixels=None if entry.pixels is None else entry.pixels.model_dump(mode="json"),
     )
 
 

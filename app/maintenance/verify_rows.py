@@ -16,6 +16,7 @@ from app.core.tables import (
     Batch,
     BatchImage,
     BatchPart,
+    Examination,
     Feedback,
     GateRun,
     Image,
@@ -68,6 +69,7 @@ _OWNED: Final = (
     _Owned(Feedback.prediction_id, PredictionRecord, "its prediction"),
     _Owned(Review.prediction_id, PredictionRecord, "its prediction"),
     _Owned(Review.image_id, Image, "the image that it added"),
+    _Owned(Examination.tuning_id, Tuning, "its tuning"),
 )
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.core.tables import JobState
 from app.tunings.repository import TuningRow
+from models.findings.finding import FindingSummary
 from models.recipe import Recipe
 
 _TUNING = "01a20b52-1f0e-7b2c-9a31-5b8c2b9f4d10"
@@ -95,6 +96,17 @@ class TuningOut(BaseModel):
     progress: ProgressOut | None = None
     failure: FailureOut | None = None
     model: VersionRef | None = Field(None, description="Where it succeeded.")
+    warnings: list[str] = Field(
+        [],
+        description="What is seriously wrong with the images, and what to do about it; the tuning"
+        " goes on. `GET …/findings` says more.",
+        examples=[[]],
+    )
+    findings: list[FindingSummary] | None = Field(
+        None,
+        description="What the data doctor says of the snapshot; null before it has looked.",
+        examples=[[]],
+    )
     requested_by: UUID | None = Field(None, description="The API key that asked for it.")
     created_at: datetime
     started_at: datetime | None = None
@@ -104,6 +116,11 @@ class TuningOut(BaseModel):
     def of(cls, row: TuningRow) -> Self:
         """Return `row` as JSON shows it."""
         tuning, snapshot, version = row
+        found = (
+            None
+            if tuning.findings is None
+            else [FindingSummary.model_validate(one) for one in tuning.findings]
+        )
         return cls(
             id=tuning.id,
             project=tuning.project_id,
@@ -122,6 +139,8 @@ class TuningOut(BaseModel):
             progress=None if tuning.progress is None else ProgressOut(**tuning.progress),
             failure=None if tuning.failure is None else FailureOut(**tuning.failure),
             model=None if version is None else VersionRef(id=version.id, version=version.number),
+            warnings=[one.sentence for one in found or () if one.severity == "serious"],
+            findings=found,
             requested_by=tuning.requested_by,
             created_at=tuning.created_at,
             started_at=tuning.started_at,

@@ -10,7 +10,7 @@ IDS = {
     name: f"00000000000070008000{number:012x}"
     for number, name in enumerate(
         ("project", "key", "class", "snapshot", "image", "tuning", "version", "move", "prediction",
-         "batch", "running", "gate", "feedback"),
+         "batch", "running", "gate", "feedback", "examination", "finding"),
         start=1,
     )
 }  # fmt: skip
@@ -84,6 +84,17 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     "0006": {
         "projects": """UPDATE projects SET decisions = '{{"alpha":0.05}}'""",
         "predictions": "UPDATE predictions SET reason = 'certain'",
+    },
+    "0007": {
+        "images": """UPDATE images SET pixels = '{{"mean": 120.5}}'""",
+        "tunings": """UPDATE tunings SET findings = '[]' WHERE id = '{tuning}'""",
+        "examinations": "INSERT INTO examinations (id, project_id, tuning_id, state, digest,"
+        " image_count, view, backbone, attempt, losses, cancel_requested, created_at, queued_at,"
+        " finished_at) VALUES ('{examination}', '{project}', '{tuning}', 'succeeded',"
+        """ '{snapshot_digest}', 1, '{{}}', 'starter', 1, 0, false, '{time}', '{time}',"""
+        " '{time}')",
+        "findings": "INSERT INTO findings (id, examination_id, kind, severity, content)"
+        """ VALUES ('{finding}', '{examination}', 'blur', 'warning', '{{"images": []}}')""",
     },
     "0008": {
         "projects": """UPDATE projects SET gates = '{{"margin":0.03}}', shadow = true,"""

@@ -170,6 +170,11 @@ def tuning_cancelled(world: World) -> Prepared:
     return lambda: world.client.post(f"/v1/tunings/{tuning}/cancel")
 
 
+def examination_started(world: World) -> Prepared:
+    address = world.fresh()
+    return lambda: world.client.post(f"{address}/findings")
+
+
 def model_deleted(world: World) -> Prepared:
     return lambda: world.client.delete(f"/v1/models/{world.spare_model}")
 
@@ -250,6 +255,7 @@ REQUESTS: dict[str, Callable[[World], Prepared]] = {
     "DELETE /v1/images/{image}": image_deleted,
     "POST /v1/projects/{project}/tunings": tuning_started,
     "POST /v1/tunings/{tuning}/cancel": tuning_cancelled,
+    "POST /v1/projects/{project}/findings": examination_started,
     "DELETE /v1/models/{model}": model_deleted,
     "PUT /v1/projects/{project}/aliases/{alias}": promoted,
     "POST /v1/projects/{project}/rollback": rolled_back,

@@ -1,0 +1,72 @@
+"""Images of a size or shape unlike the rest, or smaller than what the encoder sees."""
+
+import numpy as np
+from jaxtyping import Bool
+
+from models.findings.finding import Finding, Severity
+from models.findings.subject import Subject
+
+_PIXELS = np.log(4.0)  # a quarter or four times the usual number of pixels
+_ASPECT = np.log(1.5)
+_ODD = 0.2  # where more images than this share differ, the set has no usual size
+_FEWEST = 5
+
+
+def size(subject: Subject) -> list[Finding]:
+    """Return at most one finding for each way in which sizes are wrong."""
+    if not subject.images:
+        return []
+    sizes = np.array([(one.file.width, one.file.height) for one in subject.traits], dtype=float)
+    log_pixels, log_aspect = np.log(sizes).sum(axis=1), np.log(sizes[:, 0] / sizes[:, 1])
+    usual = np.median(sizes, axis=0)
+    found = []
+    for values, limit, what in (
+        (log_pixels, _PIXELS, "a number of pixels"),
+        (log_aspect, _ASPECT, "an aspect ratio"),
+    ):
+        odd = np.abs(values - np.median(values)) > limit
+        if len(values) >= _FEWEST and 0 < odd.mean() <= _ODD:
+            problem = f"{_images(odd)} {what} unlike the rest ({usual[0]:.0f} x {usual[1]:.0f})."
+            fix = "See that they come from the same camera and cut, or remove them."
+            distance = float(np.abs(values - np.median(values))[odd].max())
+            found.append(_finding(subject, odd, "warning", distance, problem, fix))
+    return found + _too_small(subject, sizes.min(axis=1) if len(sizes) else np.zeros(0))
+
+
+def _too_small(subject: Subject, shorter: np.ndarray) -> list[Finding]:
+    view = subject.view_size
+    if view is None or not (small := shorter < view).any():
+        return []
+    least = float(shorter.min())
+    # Half of what is seen is made up by enlarging: fine defects cannot be there.
+    severity: Severity = "warning" if least < view / 2 else "note"
+    problem = f"{_images(small)} fewer pixels per side than the {view} that the encoder sees."
+    fix = "Send larger images where the camera gives them: enlarging adds no detail."
+    return [_finding(subject, small, severity, view / least, problem, fix)]
+
+
+def _images(chosen: Bool[np.ndarray, " n"]) -> str:
+    count, total = int(chosen.sum()), len(chosen)
+    return f"{count} of {total} image{'s' if total > 1 else ''} ha{'s' if count == 1 else 've'}"
+
+
+def _finding(
+    subject: Subject,
+    chosen: Bool[np.ndarray, " n"],
+    severity: Severity,
+    score: float,
+    problem: str,
+    fix: str,
+) -> Finding:
+    indices = np.flatnonzero(chosen)
+    labels = np.unique(subject.labels[indices])
+    return Finding(
+        kind="size",
+        severity=severity,
+        images=subject.refs(indices),
+        count=len(indices),
+        classes=[subject.classes[label] for label in labels],
+        score=round(score, 3),
+        problem=problem,
+        fix=fix,
+    )
