@@ -25,6 +25,7 @@ from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
 from models.decision import class_probabilities
+from models.enough.curve import learning_curve
 from models.errors import OutOfMemory
 from models.evaluation.metrics import evaluate
 from models.evaluation.results import Evaluation
@@ -176,6 +177,8 @@ class Tuning:
                 tuned = evaluate(self._out_of_fold(data, before), data.labels, "out-of-fold")
                 probabilities = self._probabilities(train, before)
                 untuned = evaluate(probabilities, data.labels, "out-of-fold")
+            names = [spec.name for spec in self._classes]
+            curve = learning_curve(data, before, self._recipe, names, seed=self._seed)
         metrics = TuningMetrics(
             tuned=tuned,
             zero_shot=untuned,
@@ -183,6 +186,7 @@ class Tuning:
             collapse_after=collapse_metrics(text, train, data.labels),
             history=[asdict(record) for record in tuner.history],
             seconds=self._seconds,
+            learning_curve=curve,
         )
         tensors = {
             "class_embeddings": embeddings,
