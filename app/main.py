@@ -36,6 +36,7 @@ from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.provider import install_predictions
 from app.projects import routes as projects
 from app.registry import routes as registry
+from app.searches import routes as searches
 from app.tunings import routes as tunings
 
 _DISK_SECONDS = 10.0
@@ -51,6 +52,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     images.router,
     tunings.router,
     registry.router,
+    searches.router,
     records.router,
     batches.router,
     audit.router,

@@ -8,8 +8,8 @@ from uuid import UUID
 from celery.exceptions import Reject
 
 from app.core.database import Database
-from app.core.jobs import BATCHES, TUNINGS, JobStates
-from app.core.queue import BATCH, BENCH, TUNE, CeleryQueue
+from app.core.jobs import BATCHES, TRIALS, TUNINGS, JobStates
+from app.core.queue import BATCH, BENCH, TRIAL, TUNE, CeleryQueue
 from worker.bench import BenchChild, answer_cell
 from worker.celery_app import STOP_FILE, app, end_worker, settings
 from worker.device import DeviceRecord
@@ -20,6 +20,12 @@ from worker.supervisor import Supervisor
 def tune(tuning_id: str) -> None:
     """Run the tuning where it is still queued; a second delivery does nothing."""
     _supervise(TUNINGS, tuning_id)
+
+
+@app.task(name=TRIAL)  # type: ignore[untyped-decorator]
+def trial(trial_id: str) -> None:
+    """Do a trial of a search, unless whoever leads it has taken it."""
+    _supervise(TRIALS, trial_id)
 
 
 @app.task(name=BATCH)  # type: ignore[untyped-decorator]

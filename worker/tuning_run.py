@@ -12,6 +12,7 @@ import structlog
 
 from app.core.database import Database
 from app.core.jobs import TUNINGS, Lease
+from app.core.queue import CeleryQueue
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Project
@@ -19,27 +20,41 @@ from app.core.tables import Tuning as TuningRow
 from app.registry.service import NewVersion, add_version
 from app.snapshots.service import SnapshotContent, read_snapshot
 from models.artifact import Artifact
-from models.backbone import Backbone, Device
-from models.backbone_source import load_backbone
+from models.backbone import Backbone
 from models.checkpoint import Checkpoint
 from models.errors import CheckpointMismatch, ShotlineError
-from models.features import FolderFeatureStore
+from models.features import FeatureStore, FolderFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
 from models.report import ReportData, render_report
-from models.tuning import Tuning
+from models.search.data import training_data
+from models.search.result import SearchResult
+from models.search.trial import Trials
+from models.tuning import Tuning, TuningProgress
+from worker.backbone import load_for_job
 from worker.child import LeaseLost, main, patiently, run_job
 from worker.observer import NotedFeatures, RowObserver
+from worker.search import Found, SearchLead
 
 log = structlog.get_logger(__name__)
 
 
 class Job(NamedTuple):
-    """What is to be done: the row, what it runs on, and the project's name."""
+    """What is to be done.
+
+    Attributes:
+        row: of the tuning.
+        snapshot: what it runs on.
+        title: the project's name.
+        recipe: the hyperparameters, in the end.
+        search: how they were found, where a search found them.
+    """
 
     row: TuningRow
     snapshot: SnapshotContent
     title: str
+    recipe: Recipe
+    search: SearchResult | None = None
 
 
 class TuningRun:
@@ -62,7 +77,10 @@ class TuningRun:
 
     def _work(self) -> None:
         job = patiently(self._read)
-        artifact = self._tune(job.row, job.snapshot)
+        if job.row.search is not None:
+            found = self._search(job)
+            job = job._replace(recipe=found.recipe, search=found.result)
+        artifact = self._tune(job)
         self._record(artifact, job.title)
 
     def _read(self) -> Job:
@@ -72,44 +90,72 @@ class TuningRun:
                 raise LeaseLost
             project = session.get_one(Project, row.project_id)
             snapshot = read_snapshot(session, self._storage, row.snapshot_id)
-            return Job(row, snapshot, project.name)
+            return Job(row, snapshot, project.name, Recipe.model_validate(row.recipe))
 
-    def _tune(self, row: TuningRow, snapshot: SnapshotContent) -> Artifact:
-        checkpoint = self._checkpoint(row.checkpoint)
-        self._observer.gets_further = row.checkpoint is None or checkpoint is not None
+    def _search(self, job: Job) -> Found:
+        """Return the recipe that is best for these images, by trials on all workers."""
+        queue = CeleryQueue(self._settings.queue)
+        lead = SearchLead(
+            job.row,
+            self._lease,
+            self._database,
+            queue,
+            self._settings.tuning,
+            stopping=lambda: self._observer.stopping,
+        )
         try:
-            artifact = self._run_core(row, snapshot, checkpoint)
+            return patiently(lead.found) or self._lead(lead, job)
+        finally:
+            queue.close()
+
+    def _lead(self, lead: SearchLead, job: Job) -> Found:
+        backbone = self._backbone(job.row.backbone)
+        data = training_data(
+            job.snapshot.classes,
+            job.snapshot.images,
+            backbone,
+            View.model_validate(job.row.view),
+            self._features(),
+            progress=self._encoded,
+        )
+        return lead.run(Trials(backbone, data, job.row.seed), data)
+
+    def _encoded(self, done: int, total: int) -> None:
+        self._observer.on_progress(TuningProgress("features", done, total))
+
+    def _features(self) -> FeatureStore:
+        return NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer)
+
+    def _tune(self, job: Job) -> Artifact:
+        kept = job.row.checkpoint
+        checkpoint = self._checkpoint(kept)
+        self._observer.gets_further = kept is None or checkpoint is not None
+        try:
+            artifact = self._run_core(job, checkpoint)
         except CheckpointMismatch as error:
             # Another kind of machine rounds otherwise: its work cannot be gone on with here.
             log.warning("checkpoint_unusable", error=str(error))
             self._observer.gets_further = False
-            artifact = self._run_core(row, snapshot, None)
+            artifact = self._run_core(job, None)
         return artifact
 
-    def _run_core(
-        self, row: TuningRow, snapshot: SnapshotContent, checkpoint: Checkpoint | None
-    ) -> Artifact:
+    def _run_core(self, job: Job, checkpoint: Checkpoint | None) -> Artifact:
+        row, snapshot = job.row, job.snapshot
         tuning = Tuning(
             snapshot.classes,
             snapshot.images,
             self._backbone(row.backbone),
-            Recipe.model_validate(row.recipe),
+            job.recipe,
             seed=row.seed,
             view=View.model_validate(row.view),
-            store=NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer),
+            store=self._features(),
             observer=self._observer,
             checkpoint=checkpoint,
         )
-        return tuning.run()
+        return tuning.run().with_search(job.search)
 
     def _backbone(self, source: str) -> Backbone:
-        settings = self._settings.backbone
-        return load_backbone(
-            source,
-            device=cast("Device", settings.device),
-            precision=settings.precision,
-            offline=settings.offline,
-        )
+        return load_for_job(source, self._settings.backbone)
 
     def _checkpoint(self, sha256: str | None) -> Checkpoint | None:
         """Return where an earlier attempt stood; without one that can be read, start anew."""

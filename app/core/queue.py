@@ -19,11 +19,12 @@ from app.core.settings import QueueSettings
 log = structlog.get_logger(__name__)
 
 TUNE = "shotline.tune"
+TRIAL = "shotline.trial"
 BATCH = "shotline.batch"
 BENCH = "shotline.bench"
 
 # Redis hands out lower numbers first; whatever is not named here has 0.
-_PRIORITIES = {BATCH: 6}
+_PRIORITIES = {TRIAL: 3, BATCH: 6}
 
 
 class TaskQueue(Protocol):

@@ -22,6 +22,7 @@ from app.core.tables import (
     PredictionRecord,
     Project,
     ProjectClass,
+    SearchTrial,
     Serving,
     Snapshot,
     SnapshotImage,
@@ -46,6 +47,7 @@ class _Owned(NamedTuple):
 _OWNED: Final = (
     _Owned(Image.class_id, ProjectClass, "its class"),
     _Owned(Tuning.snapshot_id, Snapshot, "its snapshot"),
+    _Owned(SearchTrial.tuning_id, Tuning, "its tuning"),
     _Owned(ModelVersion.tuning_id, Tuning, "its tuning"),
     _Owned(
         Alias.version_id,

@@ -10,7 +10,7 @@ IDS = {
     name: f"00000000000070008000{number:012x}"
     for number, name in enumerate(
         ("project", "key", "class", "snapshot", "image", "tuning", "version", "move", "prediction",
-         "batch", "running"),
+         "batch", "running", "trial"),
         start=1,
     )
 }  # fmt: skip
@@ -80,6 +80,15 @@ TABLES: Mapping[str, Mapping[str, str]] = {
     },
     "0005": {
         "projects": """UPDATE projects SET retention = '{{"predictions_days":365}}'""",
+    },
+    "0009": {
+        "tunings": """UPDATE tunings SET search = '{{"budget": {{"minutes": 10}}}}'"""
+        " WHERE id = '{tuning}'",
+        "search_trials": "INSERT INTO search_trials (id, project_id, tuning_id, state, number,"
+        " params, folds, result, hits, attempt, losses, cancel_requested, created_at, queued_at,"
+        " started_at, finished_at) VALUES ('{trial}', '{project}', '{tuning}', 'succeeded', 0,"
+        """ '{{"lr": 0.2}}', '[0.5]', '{{"state": "complete", "macro": 0.5}}', '01', 1, 0, false,"""
+        " '{time}', '{time}', '{time}', '{time}')",
     },
 }
 
