@@ -375,7 +375,7 @@ def test_a_search_on_two_workers(
 
     wait_for(all_ended, "cancellation on both", seconds=2)
 
-    tuning = search(client, project, trials=7, fixed=FIXED | {"steps": 800})
+    tuning = search(client, project, trials=5, fixed=FIXED | {"steps": 600})
     wait_for(lambda: workers.trials(0) and workers.trials(1), "trials on both workers")
     leader = workers.leader(tuning)
     assert leader is not None
@@ -387,7 +387,7 @@ def test_a_search_on_two_workers(
     *_, (_, kind, last) = events_of(client.get(f"/v1/tunings/{tuning}/events").text)
     assert (kind, last["state"], last["attempt"]) == ("end", "succeeded", 2)
     found = told(client, tuning)
-    assert [trial["number"] for trial in found["trials"]] == list(range(7))
+    assert [trial["number"] for trial in found["trials"]] == list(range(5))
     assert {trial["state"] for trial in found["trials"]} <= {"complete", "pruned"}
     with database.reading() as session:
         query = select(SearchTrial.attempt).where(SearchTrial.tuning_id == tuning)
