@@ -8,17 +8,13 @@ _HARDLY = 0.005
 
 def class_sentence(curve: ClassCurve, more: int) -> str:
     """Say what more images of a class would probably bring."""
-    now, gain, macro = curve.accuracy_now, curve.gain, curve.macro_gain
-    assert now is not None  # noqa: S101 - a curve that was measured has them
+    now, gain = curve.accuracy_now, curve.gain
+    assert now is not None  # noqa: S101 - a curve that was measured has both
     assert gain is not None  # noqa: S101
-    assert macro is not None  # noqa: S101
     known = f"{curve.name!r}: {_images(curve.images)}, about {100 * now.value:.0f} % right"
-    if gain.high < _HARDLY:
+    if gain.value < _HARDLY:
         return f"{known}; {more} more would hardly change that."
-    return (
-        f"{known}; {more} more would probably bring it {_points(gain)}, and the mean of all"
-        f" classes {_points(macro)}."
-    )
+    return f"{known}; {more} more would probably bring it {_points(gain)}."
 
 
 def too_few_sentence(name: str, images: int, groups: int, least: int) -> str:
@@ -33,14 +29,14 @@ def next_sentence(curve: ClassCurve, more: int, least: int) -> str:
     """Say which class to photograph next, and why."""
     if curve.macro_gain is None:
         return f"Photograph {curve.name!r} next: it has fewer than {least} parts."
-    if curve.macro_gain.high < _HARDLY:
+    if curve.gain is None or curve.gain.value < _HARDLY:
         return (
             f"There are probably enough images; {more} more of {curve.name!r} would bring most, and"
             " that is hardly anything."
         )
     return (
-        f"Photograph {curve.name!r} next: {more} more would probably bring the mean of all classes"
-        f" {_points(curve.macro_gain)}, more than of any other class."
+        f"Photograph {curve.name!r} next: {more} more would probably bring it"
+        f" {_points(curve.gain)}, more than of any other class."
     )
 
 
