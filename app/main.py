@@ -38,6 +38,7 @@ from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.provider import install_predictions
 from app.projects import routes as projects
 from app.registry import routes as registry
+from app.searches import routes as searches
 from app.shadow import routes as shadow
 from app.tunings import routes as tunings
 
@@ -55,6 +56,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     tunings.router,
     findings.router,
     registry.router,
+    searches.router,
     shadow.router,
     records.router,
     feedback.router,

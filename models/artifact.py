@@ -159,6 +159,11 @@ class Artifact:
         folds = self.fold_embeddings
         return None if folds is None else reduced_rows(folds, self.tensors["class_means"])
 
+    def with_search(self, search: SearchResult | None) -> "Artifact":
+        """Return the artifact with how its recipe was found; its digest stays."""
+        metrics = self.header.metrics.model_copy(update={"search": search})
+        return Artifact(self.header.model_copy(update={"metrics": metrics}), self.tensors)
+
     def to_bytes(self) -> bytes:
         """Return the artifact as a safetensors file."""
         header = self.header.model_dump_json()

@@ -82,7 +82,7 @@ def posterior_embeddings(
     """Return class embeddings whose products with features are Gaussian log-likelihood ratios.
 
     Our formulation: linear discriminant analysis with a prior for everything that few images leave
-    open. In a frame in which the scatter within classes is round (`_Frame`, as if `prior_images`
+    open. In a frame in which the scatter within classes is round (`Frame`, as if `prior_images`
     per dimension had shown that it is), the mean of class c is `g + k·u_c` plus a deviation of
     variance `v`, with `u_c` its centred text feature; an image lies around it with variance `s`.
     The gain `k >= 0` of the text, `g` and `v` are estimated from all classes, so that texts which
@@ -99,9 +99,27 @@ def posterior_embeddings(
     n_classes = texts.tuned.shape[0]
     x = features.double()
     counts = torch.bincount(labels, minlength=n_classes).double()
-    frame = _Frame.of(x, labels, counts, recipe.prior_images)
-    means = _means(x, labels, counts)
-    posterior = _posterior(frame.into(means), counts, frame, texts, recipe.caution)
+    frame = Frame.of(x, labels, counts, recipe.prior_images)
+    return embeddings_of_means(plain_means(x, labels, counts), counts, frame, texts, recipe.caution)
+
+
+def embeddings_of_means(
+    means: Float[Tensor, "n_classes dim"],
+    counts: Float[Tensor, " n_classes"],
+    frame: "Frame",
+    texts: Texts,
+    caution: float,
+) -> Float[Tensor, "n_classes dim"]:
+    """Return what `posterior_embeddings` does, of means and a frame that are known already.
+
+    Args:
+        means: of the classes' images, see `plain_means`.
+        counts: of the images that each mean is of.
+        frame: the scatter within classes.
+        texts: of the tuned prompts and of the hand-written ones.
+        caution: of the recipe.
+    """
+    posterior = _posterior(frame.into(means), counts, frame, texts, caution)
     bias = -posterior.square().sum(dim=-1) / 2
     shared = frame.shared(means[counts > 0].mean(dim=0))
     return ((frame.into(posterior) + bias[:, None] * shared) / frame.variance).float()
@@ -133,7 +151,7 @@ def fit_temperature(
     return max(_TEMPERATURES, key=likelihood)
 
 
-class _Frame(NamedTuple):
+class Frame(NamedTuple):
     """A frame in which the scatter within classes is round.
 
     Attributes:
@@ -153,14 +171,26 @@ class _Frame(NamedTuple):
         labels: Int[Tensor, " n"],
         counts: Float[Tensor, " n_classes"],
         prior_images: float,
-    ) -> "_Frame":
-        """Estimate it: the covariance within classes, shrunk to a multiple of the identity."""
-        n, dim = x.shape
+        *,
+        dim: int | None = None,
+    ) -> "Frame":
+        """Estimate it: the covariance within classes, shrunk to a multiple of the identity.
+
+        Args:
+            x: the images' features.
+            labels: of the images.
+            counts: of the classes.
+            prior_images: see `models.recipe.Recipe`.
+            dim: of the features, where `x` has them in a basis of a subspace that holds all means,
+                texts and images that are ever asked about; the result is then the same, sooner.
+        """
+        n, width = x.shape
+        dim = dim or width
         freedom = n - int((counts > 0).sum())
-        away = x - _means(x, labels, counts)[labels]
+        away = x - plain_means(x, labels, counts)[labels]
         if freedom == 0 or not away.any():
             scatter = x.new_tensor(_UNKNOWN_SCATTER)
-            return cls(torch.eye(dim, dtype=x.dtype), scatter, scatter / dim)
+            return cls(torch.eye(width, dtype=x.dtype), scatter, scatter / dim)
         covariance = away.T @ away / freedom
         mean_variance = covariance.trace() / dim
         share = prior_images * dim / (prior_images * dim + freedom)
@@ -184,7 +214,7 @@ class _Frame(NamedTuple):
         return direction / (self.variance + centre @ direction)
 
 
-def _means(
+def plain_means(
     x: Float[Tensor, "n dim"], labels: Int[Tensor, " n"], counts: Float[Tensor, " n_classes"]
 ) -> Float[Tensor, "n_classes dim"]:
     """Return the means of the classes, not normalised: the more noise in one, the longer it is."""
@@ -195,7 +225,7 @@ def _means(
 def _posterior(
     means: Float[Tensor, "n_classes dim"],
     counts: Float[Tensor, " n_classes"],
-    frame: _Frame,
+    frame: Frame,
     texts: Texts,
     caution: float,
 ) -> Float[Tensor, "n_classes dim"]:
@@ -226,7 +256,7 @@ def _text_gain(
 
 
 def _prior(
-    means: Float[Tensor, "n_classes dim"], noise: Float[Tensor, " n_classes"], frame: _Frame
+    means: Float[Tensor, "n_classes dim"], noise: Float[Tensor, " n_classes"], frame: Frame
 ) -> tuple[Float[Tensor, " dim"], Float[Tensor, ""]]:
     """Return centre and variance of the distribution that the classes' means are drawn from.
 

@@ -14,7 +14,7 @@ class Estimate(BaseModel):
 
 
 class CurvePoint(BaseModel):
-    """The error of a class measured with so many images of it, all other classes as they are."""
+    """The error of a class measured with so many images of it, and the same share of all others."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -23,7 +23,10 @@ class CurvePoint(BaseModel):
 
 
 class PowerLaw(BaseModel):
-    """`error = floor + scale * n ** -exponent`, n images of the class."""
+    """`error = floor + scale * n ** -exponent`, n images of the class.
+
+    The shape is that of the mean of all classes; the class has its own height on it.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,9 +45,9 @@ class ClassCurve(BaseModel):
         points: measured by cross-validation on sub-samples of the class.
         fit: of the class's error; `None` where there are too few groups to sub-sample.
         accuracy_now: of the class, with the images that there are.
-        accuracy_then: with `LearningCurve.more` images more.
+        accuracy_then: with `LearningCurve.more` images more of every class.
         gain: the difference, in shares (0.02 are two points).
-        macro_gain: of the mean of all classes' accuracies.
+        macro_gain: what this class adds to the gain of the mean of all classes' accuracies.
         sentence: all this in words.
     """
 

@@ -111,6 +111,10 @@ class Recipe(BaseModel):
     def read(cls, values: Literal["auto"] | dict[str, Any]) -> "Recipe":
         """Validate what came from outside: `auto`, or hyperparameters that differ from it.
 
+        `auto` is one recipe for all sets, which was chosen on development sets: a choice by
+        cross-validation on the images at hand lost accuracy (ADR 007). What has to fit each set is
+        estimated while tuning. `models.search` tries other recipes on the images at hand.
+
         Raises:
             BadRecipe: an unknown name, or a value out of range.
         """

@@ -26,6 +26,7 @@ from models.collapse.metrics import collapse_metrics
 from models.collapse.regularizers import class_means
 from models.dataset import LabelledImage, check_images, has_holdout, snapshot_digest
 from models.decision import class_probabilities
+from models.enough.curve import learning_curve
 from models.errors import OutOfMemory
 from models.evaluation.compared import probe_probabilities, wrong_images
 from models.evaluation.metrics import evaluate
@@ -205,16 +206,19 @@ class Tuning:
             apart = [] if self._holdout else self._folds(data)
             probed = probe_probabilities(self._backbone, data, apart, holdout)
             trusted = self._trusted(data, holdout, embeddings, means, folds, statistics)
+            names = [spec.name for spec in self._classes]
+            curve = learning_curve(data, before, self._recipe, names, seed=self._seed)
         metrics = TuningMetrics(
             tuned=self._evaluate(decided),
             zero_shot=self._evaluate(untuned),
             linear_probe=None if probed is None else self._evaluate(probed),
-            wrong=wrong_images(self._judged, decided, [spec.name for spec in self._classes]),
+            wrong=wrong_images(self._judged, decided, names),
             collapse_before=collapse_metrics(before, train, data.labels),
             collapse_after=collapse_metrics(text, train, data.labels),
             history=[asdict(record) for record in tuner.history],
             seconds=self._seconds,
             trust=trusted and trusted.metrics,
+            learning_curve=curve,
         )
         tensors = {
             "class_embeddings": embeddings,

@@ -8,8 +8,8 @@ from uuid import UUID
 from celery.exceptions import Reject
 
 from app.core.database import Database
-from app.core.jobs import BATCHES, EXAMINATIONS, GATES, TUNINGS, JobStates
-from app.core.queue import BATCH, BENCH, EXAMINE, GATE, TUNE, CeleryQueue
+from app.core.jobs import BATCHES, EXAMINATIONS, GATES, TRIALS, TUNINGS, JobStates
+from app.core.queue import BATCH, BENCH, EXAMINE, GATE, TRIAL, TUNE, CeleryQueue
 from worker.bench import BenchChild, answer_cell
 from worker.celery_app import STOP_FILE, app, end_worker, settings
 from worker.device import DeviceRecord
@@ -26,6 +26,12 @@ def tune(tuning_id: str) -> None:
 def gate(run_id: str) -> None:
     """Measure a version against what it is to replace."""
     _supervise(GATES, run_id)
+
+
+@app.task(name=TRIAL)  # type: ignore[untyped-decorator]
+def trial(trial_id: str) -> None:
+    """Do a trial of a search, unless whoever leads it has taken it."""
+    _supervise(TRIALS, trial_id)
 
 
 @app.task(name=BATCH)  # type: ignore[untyped-decorator]

@@ -12,6 +12,7 @@ import structlog
 
 from app.core.database import Database
 from app.core.jobs import TUNINGS, Lease
+from app.core.queue import CeleryQueue
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Project
@@ -22,8 +23,7 @@ from app.registry import gates
 from app.registry.service import NewVersion, add_version, become_candidate
 from app.snapshots.service import SnapshotContent, read_snapshot
 from models.artifact import Artifact
-from models.backbone import Backbone, Device
-from models.backbone_source import load_backbone
+from models.backbone import Backbone
 from models.checkpoint import Checkpoint
 from models.errors import Cancelled, CheckpointMismatch, ShotlineError
 from models.faults import fault_of
@@ -35,21 +35,36 @@ from models.recipe import Recipe
 from models.report import Mistake
 from models.report.kept import KeptReport
 from models.report.pictures import draw_mistakes
+from models.search.data import training_data
+from models.search.result import SearchResult
+from models.search.trial import Trials
 from models.threads import fixed_threads
 from models.tuning import Tuning, TuningProgress
+from worker.backbone import load_for_job
 from worker.child import LeaseLost, main, patiently, run_job
 from worker.examining import examine_images
 from worker.observer import NotedFeatures, RowObserver
+from worker.search import Found, SearchLead
 
 log = structlog.get_logger(__name__)
 
 
 class Job(NamedTuple):
-    """What is to be done: the row, what it runs on, and the project's name."""
+    """What is to be done.
+
+    Attributes:
+        row: of the tuning.
+        snapshot: what it runs on.
+        title: the project's name.
+        recipe: the hyperparameters, in the end.
+        search: how they were found, where a search found them.
+    """
 
     row: TuningRow
     snapshot: SnapshotContent
     title: str
+    recipe: Recipe
+    search: SearchResult | None = None
 
 
 class TuningRun:
@@ -72,9 +87,12 @@ class TuningRun:
 
     def _work(self) -> None:
         job = patiently(self._read)
-        backbone = self._backbone(job.row.backbone)
-        found = self._examine(job.row, job.snapshot, backbone)
-        artifact = self._tune(job.row, job.snapshot, backbone)
+        backbone = load_for_job(job.row.backbone, self._settings.backbone)
+        found = self._examine(job, backbone)
+        if job.row.search is not None:
+            chosen = self._search(job, backbone)
+            job = job._replace(recipe=chosen.recipe, search=chosen.result)
+        artifact = self._tune(job, backbone)
         self._record(with_findings(artifact, found), job, backbone)
 
     def _read(self) -> Job:
@@ -84,15 +102,14 @@ class TuningRun:
                 raise LeaseLost
             project = session.get_one(Project, row.project_id)
             snapshot = read_snapshot(session, self._storage, row.snapshot_id)
-            return Job(row, snapshot, project.name)
+            return Job(row, snapshot, project.name, Recipe.model_validate(row.recipe))
 
-    def _examine(
-        self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone
-    ) -> list[FindingSummary] | None:
+    def _examine(self, job: Job, backbone: Backbone) -> list[FindingSummary] | None:
         """Have the data doctor look at the snapshot, unless an earlier attempt has.
 
         A tuning without its findings is better than none: whatever goes wrong here is only logged.
         """
+        row, snapshot = job.row, job.snapshot
         if row.findings is not None:
             return [FindingSummary.model_validate(one) for one in row.findings]
         try:
@@ -103,8 +120,8 @@ class TuningRun:
                 View.model_validate(row.view),
                 self._features(),
                 FolderTraitStore(self._settings.feature_folder),
-                recipe=Recipe.model_validate(row.recipe),
-                progress=self._on_looked_at,
+                recipe=job.recipe,
+                progress=self._on_features,
             )
             summary = summaries(found)
             patiently(lambda: self._note_findings(snapshot, found, summary))
@@ -117,7 +134,7 @@ class TuningRun:
             return None
         return summary
 
-    def _on_looked_at(self, done: int, total: int) -> None:
+    def _on_features(self, done: int, total: int) -> None:
         self._observer.on_progress(TuningProgress("features", done, total))
 
     def _note_findings(
@@ -132,49 +149,63 @@ class TuningRun:
                 session, row, snapshot.digest, len(snapshot.images), found
             )
 
+    def _search(self, job: Job, backbone: Backbone) -> Found:
+        """Return the recipe that is best for these images, by trials on all workers."""
+        queue = CeleryQueue(self._settings.queue)
+        lead = SearchLead(
+            job.row,
+            self._lease,
+            self._database,
+            queue,
+            self._settings.tuning,
+            stopping=lambda: self._observer.stopping,
+        )
+        try:
+            return patiently(lead.found) or self._lead(lead, job, backbone)
+        finally:
+            queue.close()
+
+    def _lead(self, lead: SearchLead, job: Job, backbone: Backbone) -> Found:
+        data = training_data(
+            job.snapshot.classes,
+            job.snapshot.images,
+            backbone,
+            View.model_validate(job.row.view),
+            self._features(),
+            progress=self._on_features,
+        )
+        return lead.run(Trials(backbone, data, job.row.seed), data)
+
     def _features(self) -> FeatureStore:
         return NotedFeatures(FolderFeatureStore(self._settings.feature_folder), self._observer)
 
-    def _tune(self, row: TuningRow, snapshot: SnapshotContent, backbone: Backbone) -> Artifact:
-        checkpoint = self._checkpoint(row.checkpoint)
-        self._observer.gets_further = row.checkpoint is None or checkpoint is not None
+    def _tune(self, job: Job, backbone: Backbone) -> Artifact:
+        kept = job.row.checkpoint
+        checkpoint = self._checkpoint(kept)
+        self._observer.gets_further = kept is None or checkpoint is not None
         try:
-            artifact = self._run_core(row, snapshot, backbone, checkpoint)
+            artifact = self._run_core(job, backbone, checkpoint)
         except CheckpointMismatch as error:
             # Another kind of machine rounds otherwise: its work cannot be gone on with here.
             log.warning("checkpoint_unusable", error=str(error))
             self._observer.gets_further = False
-            artifact = self._run_core(row, snapshot, backbone, None)
+            artifact = self._run_core(job, backbone, None)
         return artifact
 
-    def _run_core(
-        self,
-        row: TuningRow,
-        snapshot: SnapshotContent,
-        backbone: Backbone,
-        checkpoint: Checkpoint | None,
-    ) -> Artifact:
+    def _run_core(self, job: Job, backbone: Backbone, checkpoint: Checkpoint | None) -> Artifact:
+        row, snapshot = job.row, job.snapshot
         tuning = Tuning(
             snapshot.classes,
             snapshot.images,
             backbone,
-            Recipe.model_validate(row.recipe),
+            job.recipe,
             seed=row.seed,
             view=View.model_validate(row.view),
             store=self._features(),
             observer=self._observer,
             checkpoint=checkpoint,
         )
-        return tuning.run()
-
-    def _backbone(self, source: str) -> Backbone:
-        settings = self._settings.backbone
-        return load_backbone(
-            source,
-            device=cast("Device", settings.device),
-            precision=settings.precision,
-            offline=settings.offline,
-        )
+        return tuning.run().with_search(job.search)
 
     def _checkpoint(self, sha256: str | None) -> Checkpoint | None:
         """Return where an earlier attempt stood; without one that can be read, start anew."""

@@ -32,6 +32,7 @@ _LONGEST = 10_000  # characters of a path or message that are shown
 # What people read while a tuning is in one of its phases.
 PHASES = {
     "features": "Encoding images",
+    "search": "Searching for a recipe, seconds",
     "tune": "Tuning prompts",
     "evaluate": "Measuring accuracy",
 }

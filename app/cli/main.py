@@ -12,6 +12,7 @@ from app.cli.bench import bench
 from app.cli.bundle import bundle
 from app.cli.console import ShotlineGroup, out
 from app.cli.doctor import doctor
+from app.cli.enough import enough
 from app.cli.inspect import inspect
 from app.cli.keys import keys
 from app.cli.lines import freeze, promote, review, rollback
@@ -38,6 +39,7 @@ app.command(rich_help_panel=_CORE)(tune)
 app.command(rich_help_panel=_CORE)(predict)
 app.command(rich_help_panel=_CORE)(inspect)
 app.command(rich_help_panel=_CORE)(report)
+app.command(rich_help_panel=_CORE)(enough)
 app.command(rich_help_panel=_CORE)(bench)
 app.command(rich_help_panel=_SERVICE)(up)
 app.command(rich_help_panel=_SERVICE)(push)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from models.classes import ClassSpec
     from models.collapse.measures import CollapseMetrics
     from models.evaluation.results import Evaluation, Proportion
+    from models.learning_curve import Estimate, LearningCurve
     from models.trust.metrics import TrustMetrics
 
 _NOTHING = "\N{EM DASH}"
@@ -92,6 +93,26 @@ def trust_table(trust: "TrustMetrics", *, title: str = "Decisions") -> Table:
     for name, value in rows.items():
         table.add_row(name, value)
     return table
+
+
+def curve_table(curve: "LearningCurve", *, title: str = "Enough images?") -> Table:
+    """Return what more images of each class would probably bring, and which to photograph next."""
+    table = Table(title=title, caption=Text(curve.sentence))
+    table.add_column("Class", overflow="fold")
+    for heading in ("Images", "Now, %", f"{curve.more} more, points", "For the mean, points"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for entry in curve.classes:
+        now = _NOTHING if entry.accuracy_now is None else f"{100 * entry.accuracy_now.value:.1f}"
+        own, macro = _points(entry.gain), _points(entry.macro_gain)
+        table.add_row(Text(entry.name), str(entry.images), now, own, macro)
+    return table
+
+
+def _points(gain: "Estimate | None") -> str:
+    if gain is None:
+        return _NOTHING
+    value, low, high = (100 * number for number in (gain.value, gain.low, gain.high))
+    return f"{value:+.1f} ({low:.1f}\N{EN DASH}{high:.1f})"
 
 
 def seconds_table(seconds: Mapping[str, float], *, title: str = "Time") -> Table:

@@ -1,8 +1,9 @@
 """`shotline tune`: a folder of labelled photographs in, a tuned model out. No service is needed."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 from rich.progress import Progress, TaskID
@@ -25,16 +26,23 @@ from app.cli.options import (
     load,
     read_policy,
     read_recipe,
+    read_settings,
     read_view,
     split_pairs,
 )
-from models.errors import BadDataset
+from models.errors import BadDataset, BadInput
 
 if TYPE_CHECKING:
     from models.artifact import Artifact
     from models.backbone import Backbone
     from models.checkpoint import Checkpoint
+    from models.classes import ClassSpec
     from models.dataset import Dataset, LabelledImage
+    from models.features import FeatureStore
+    from models.imaging import View
+    from models.recipe import Recipe
+    from models.search.budget import SearchBudget
+    from models.search.result import SearchResult, TrialRecord
     from models.tuning import TuningProgress
 
 _CHECKPOINT_SECONDS = 5.0
@@ -69,6 +77,10 @@ def tune(
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="NAME=VALUE: a hyperparameter.")
     ] = None,
+    search: Annotated[
+        float | None,
+        typer.Option(help="Search for a recipe for so many minutes first; what is --set stays."),
+    ] = None,
     backbone: BackboneOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
@@ -100,9 +112,10 @@ def tune(
     if checkpoint is not None:
         check_output(checkpoint, force=True)
     start = _load_checkpoint(checkpoint)
+    budget = _budget(search, settings or [], checkpoint)
     recipe, view = read_recipe(settings or []), read_view(roi, resize)
     policy = read_policy(alpha, missed_ng, false_alarms, miss, alarm, review)
-    images = _read(folder, ok or [], prompt or [], groups)
+    images = read_labelled(folder, ok or [], prompt or [], groups)
 
     from models.artifact import write_artifact
     from models.dataset import check_images
@@ -113,6 +126,10 @@ def tune(
     check_images(images.classes, labelled)
     with err.status("Loading the backbone …"):
         loaded = load(backbone, device, precision, online=online)
+    store, found = FolderFeatureStore(features or default_store()), None
+    if budget is not None:
+        looked_at = _Images(images.classes, labelled, view, store)
+        recipe, found = _search(looked_at, loaded, budget, seed)
     with progress_bar() as bar:
         tuning = Tuning(
             images.classes,
@@ -121,12 +138,12 @@ def tune(
             recipe,
             seed=seed,
             view=view,
-            store=FolderFeatureStore(features or default_store()),
+            store=store,
             observer=_Observer(bar, checkpoint),
             checkpoint=start,
         )
         tuning.measure_by(policy)
-        artifact = tuning.run()
+        artifact = tuning.run().with_search(found)
     write_artifact(artifact, out_file)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
@@ -138,7 +155,65 @@ def tune(
     _print(artifact, out_file, report, as_json=as_json)
 
 
-def _read(folder: Path, ok: list[str], prompt: list[str], groups: Path | None) -> "Dataset":
+class _Images(NamedTuple):
+    """What a search looks at, and where its features are kept."""
+
+    classes: "list[ClassSpec]"
+    labelled: "list[LabelledImage]"
+    view: "View"
+    store: "FeatureStore"
+
+
+def _budget(
+    minutes: float | None, settings: list[str], checkpoint: Path | None
+) -> "SearchBudget | None":
+    if minutes is None:
+        return None
+    if checkpoint is not None:
+        raise BadInput(
+            "--search and --checkpoint are given together; a search would not find the same recipe"
+            " again.",
+            fix="Search first, then tune with --set and what it found, with a checkpoint.",
+            field="checkpoint",
+        )
+    from models.search.budget import SearchBudget
+
+    return SearchBudget.read({"minutes": minutes, "fixed": read_settings(settings)})
+
+
+def _search(
+    images: _Images, backbone: "Backbone", budget: "SearchBudget", seed: int
+) -> "tuple[Recipe, SearchResult]":
+    """Try recipes on the training images, behind a bar of the seconds spent."""
+    from models.search.budget import check_searchable
+    from models.search.data import training_data
+    from models.search.local import LocalSearch
+    from models.search.trial import Trials
+
+    classes, labelled, view, store = images
+    check_searchable(classes, labelled)
+    with progress_bar() as bar:
+        encoding = bar.add_task(PHASES["features"], total=None, note="")
+        data = training_data(
+            classes,
+            labelled,
+            backbone,
+            view,
+            store,
+            progress=lambda done, total: bar.update(encoding, completed=done, total=total),
+        )
+        task = bar.add_task(PHASES["search"], total=round(60 * budget.minutes), note="")
+
+        def report(trials: "Sequence[TrialRecord]", seconds: float) -> None:
+            best = max(trial.macro for trial in trials if trial.macro is not None)
+            note = f"{len(trials)} tried, best {100 * best:.1f} %"
+            bar.update(task, completed=int(seconds), note=note)
+
+        return LocalSearch(Trials(backbone, data, seed), data, budget, seed, report).run()
+
+
+def read_labelled(folder: Path, ok: list[str], prompt: list[str], groups: Path | None) -> "Dataset":
+    """Read a folder of classes behind a progress bar; see `models.dataset.read_folder`."""
     from models.dataset import read_folder, read_groups
 
     prompts = dict(split_pairs(prompt, BadDataset, '--prompt "pit=a small pit in steel"'))
@@ -228,7 +303,13 @@ def _write_report(
 
 
 def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bool) -> None:
-    from app.cli.tables import collapse_table, evaluation_table, seconds_table, trust_table
+    from app.cli.tables import (
+        collapse_table,
+        curve_table,
+        evaluation_table,
+        seconds_table,
+        trust_table,
+    )
 
     header, metrics = artifact.header, artifact.header.metrics
     if as_json:
@@ -240,6 +321,10 @@ def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bo
     out.print(collapse_table(metrics.collapse_before, metrics.collapse_after, len(header.classes)))
     if metrics.trust is not None:
         out.print(trust_table(metrics.trust))
+    if metrics.learning_curve is not None:
+        out.print(curve_table(metrics.learning_curve))
+    if metrics.search is not None and metrics.search.choice is not None:
+        out.print(plain(f"Recipe  {metrics.search.choice.reason}"), soft_wrap=True)
     out.print(seconds_table(metrics.seconds))
     places = {"Model": path, "Digest": artifact.digest, "Report": report}
     for name, place in places.items():

@@ -20,8 +20,8 @@ from sqlalchemy.orm import Session
 
 from app.core import audit
 from app.core.database import database_now
-from app.core.queue import BATCH, EXAMINE, GATE, TUNE
-from app.core.tables import Batch, Examination, GateRun, Job, JobState, Tuning
+from app.core.queue import BATCH, EXAMINE, GATE, TRIAL, TUNE
+from app.core.tables import Batch, Examination, GateRun, Job, JobState, SearchTrial, Tuning
 from app.core.types import Json
 from models.errors import ShotlineError
 
@@ -68,6 +68,7 @@ class JobStates(Generic[Row]):
         task: the name of the task that a worker is woken by.
         dropped_at_end: columns that are emptied when the job ends.
         resumable: a claim that takes too long is one loss, not the end: another one goes on.
+        audited: what becomes of such a job is recorded; not of one that is a part of another.
     """
 
     def __init__(
@@ -78,9 +79,10 @@ class JobStates(Generic[Row]):
         task: str,
         dropped_at_end: Sequence[str] = (),
         resumable: bool = False,
+        audited: bool = True,
     ) -> None:
         self.table, self.noun, self.task = table, noun, task
-        self.resumable = resumable
+        self.resumable, self._audited = resumable, audited
         self._dropped = dropped_at_end
 
     def claim(self, session: Session, job_id: UUID, *, owner: str, seconds: float) -> Lease | None:
@@ -215,14 +217,15 @@ class JobStates(Generic[Row]):
         if found is None:
             return None
         state: JobState = found.state
-        audit.record(
-            session,
-            f"{self.noun}.cancel",
-            job_id,
-            project=found.project_id,
-            before={"state": "queued" if state == "cancelled" else state},
-            after={"state": state, "cancel_requested": True},
-        )
+        if self._audited:
+            audit.record(
+                session,
+                f"{self.noun}.cancel",
+                job_id,
+                project=found.project_id,
+                before={"state": "queued" if state == "cancelled" else state},
+                after={"state": state, "cancel_requested": True},
+            )
         return state
 
     def _let_go(self, failure: Failure, max_attempts: int | None) -> dict[str, Any]:
@@ -255,7 +258,7 @@ class JobStates(Generic[Row]):
         return job.id, job.state, job.project_id, job.failure
 
     def _note_end(self, session: Session, ended: _Outcome) -> JobState:
-        if ended.state in FINAL:
+        if self._audited and ended.state in FINAL:
             audit.record(
                 session,
                 f"{self.noun}.end",
@@ -277,6 +280,7 @@ class JobStates(Generic[Row]):
 
 TUNINGS: Final = JobStates(Tuning, noun="tuning", task=TUNE, dropped_at_end=("checkpoint",))
 BATCHES: Final = JobStates(Batch, noun="batch", task=BATCH, resumable=True)
+TRIALS: Final = JobStates(SearchTrial, noun="trial", task=TRIAL, audited=False)
 GATES: Final = JobStates(GateRun, noun="gate", task=GATE)
 EXAMINATIONS: Final = JobStates(Examination, noun="examination", task=EXAMINE)
-KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, GATES, EXAMINATIONS, BATCHES)
+KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, TRIALS, GATES, EXAMINATIONS, BATCHES)

@@ -19,13 +19,14 @@ from app.core.settings import QueueSettings
 log = structlog.get_logger(__name__)
 
 TUNE = "shotline.tune"
+TRIAL = "shotline.trial"
 BATCH = "shotline.batch"
 GATE = "shotline.gate"
 BENCH = "shotline.bench"
 EXAMINE = "shotline.examine"
 
 # Redis hands out lower numbers first; whatever is not named here has 0.
-_PRIORITIES = {GATE: 3, EXAMINE: 3, BATCH: 6}
+_PRIORITIES = {TRIAL: 3, GATE: 3, EXAMINE: 3, BATCH: 6}
 
 
 class TaskQueue(Protocol):

@@ -247,10 +247,12 @@ class Tuning(Job):
     """Snapshot + recipe + seed, which lead to a version.
 
     Attributes:
+        recipe: where it is searched for, what all others are compared with until one is taken.
         checkpoint: sha256 of the last checkpoint in storage.
         progress: `models.tuning.TuningProgress` as JSON.
         findings: what the data doctor said of the snapshot, a list of
             `models.findings.finding.FindingSummary` as JSON; None where it has not looked.
+        search: `app.searches.states.Search` as JSON; None where the recipe was given.
     """
 
     __tablename__ = "tunings"
@@ -267,6 +269,34 @@ class Tuning(Job):
     backbone: Mapped[str]
     checkpoint: Mapped[str | None] = mapped_column(SHA256)
     findings: Mapped[list[Any] | None]
+    search: Mapped[dict[str, Any] | None]
+
+
+class SearchTrial(Job):
+    """One recipe that the search of a tuning tries.
+
+    Attributes:
+        number: 0 for `auto`, then in the order in which they were drawn.
+        params: the hyperparameters that are searched, by name.
+        folds: macro accuracy so far after each fold, as the last attempt found it.
+        result: what the trial came to, `models.search.result.TrialRecord` has the same names.
+        hits: a 1 for each training image predicted right, a 0 for any other; read when asked for.
+    """
+
+    __tablename__ = "search_trials"
+    __table_args__ = (
+        one_of(*_JOB_STATE),
+        UniqueConstraint("tuning_id", "number"),
+        Index("ix_search_trials_project_id", "project_id"),
+        Index("ix_search_trials_state_lease_until", "state", "lease_until"),
+    )
+
+    tuning_id: Mapped[UUID] = mapped_column(ForeignKey("tunings.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    params: Mapped[dict[str, Any]]
+    folds: Mapped[list[Any]] = mapped_column(default=list)
+    result: Mapped[dict[str, Any] | None]
+    hits: Mapped[str | None] = mapped_column(deferred=True)
 
 
 class ModelVersion(Table):

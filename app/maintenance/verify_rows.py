@@ -26,6 +26,7 @@ from app.core.tables import (
     Project,
     ProjectClass,
     Review,
+    SearchTrial,
     Serving,
     ShadowAnswer,
     Snapshot,
@@ -51,6 +52,7 @@ class _Owned(NamedTuple):
 _OWNED: Final = (
     _Owned(Image.class_id, ProjectClass, "its class"),
     _Owned(Tuning.snapshot_id, Snapshot, "its snapshot"),
+    _Owned(SearchTrial.tuning_id, Tuning, "its tuning"),
     _Owned(ModelVersion.tuning_id, Tuning, "its tuning"),
     _Owned(
         Alias.version_id,

@@ -46,18 +46,28 @@ def start(
 ) -> TuningOut:
     """Freeze the project's images and classes as they are and queue a tuning of them.
 
+    The recipe is `auto`, hyperparameters, or `search`: then recipes are tried on all workers until
+    the budget is spent, each cross-validated inside the training images, and `auto` stays unless
+    another one is better than noise could make it.
+
     Every class needs images of at least two parts for training. From here on the list of classes
     is fixed.
     """
+    budget = service.search_budget(
+        body.recipe,
+        None if body.search is None else body.search.model_dump(exclude_unset=True),
+        time_limit_seconds=gateway.settings.tuning.time_limit_seconds,
+    )
     row = service.start_tuning(
         session,
         principal,
         project,
-        recipe=body.recipe,
+        recipe="auto" if body.recipe == "search" else body.recipe,
         seed=body.seed,
         backbone=gateway.settings.backbone.name,
         storage=gateway.storage,
         queue=gateway.queue,
+        budget=budget,
     )
     response.headers["Location"] = f"/v1/tunings/{row.id}"
     return TuningOut.of(row)

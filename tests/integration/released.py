@@ -10,7 +10,7 @@ IDS = {
     name: f"00000000000070008000{number:012x}"
     for number, name in enumerate(
         ("project", "key", "class", "snapshot", "image", "tuning", "version", "move", "prediction",
-         "batch", "running", "gate", "feedback", "examination", "finding"),
+         "batch", "running", "gate", "feedback", "examination", "finding", "trial"),
         start=1,
     )
 }  # fmt: skip
@@ -111,6 +111,15 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         " VALUES ('{feedback}', '{prediction}', '{project}', '傷', 'seen', '{time}')",
         "reviews": "INSERT INTO reviews (prediction_id, project_id, action, label, image_id,"
         " reviewed_at) VALUES ('{prediction}', '{project}', 'keep', '傷', '{image}', '{time}')",
+    },
+    "0009": {
+        "tunings": """UPDATE tunings SET search = '{{"budget": {{"minutes": 10}}}}'"""
+        " WHERE id = '{tuning}'",
+        "search_trials": "INSERT INTO search_trials (id, project_id, tuning_id, state, number,"
+        " params, folds, result, hits, attempt, losses, cancel_requested, created_at, queued_at,"
+        " started_at, finished_at) VALUES ('{trial}', '{project}', '{tuning}', 'succeeded', 0,"
+        """ '{{"lr": 0.2}}', '[0.5]', '{{"state": "complete", "macro": 0.5}}', '01', 1, 0, false,"""
+        " '{time}', '{time}', '{time}', '{time}')",
     },
 }
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
+from uuid import UUID
 
 import pytest
 from fastapi import FastAPI
@@ -23,12 +24,14 @@ from app.core.database import Database
 from app.core.ids import new_id
 from app.core.settings import AuthSettings, Settings
 from app.core.storage import LocalStorage
-from app.core.tables import KeyRole
+from app.core.tables import KeyRole, Tuning
 from app.http.authentication import RequiresRole
 from app.http.routing import Route
 from app.keys import service
 from app.main import ROUTERS
+from app.searches.states import new_search
 from models.artifact import Artifact
+from models.search.budget import SearchBudget
 from tests.integration import serving, tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.files import zip_of
@@ -190,6 +193,8 @@ def world(
     kept = f"/v1/predictions/{decided.json()['prediction_id']}/image"
     wait_for(lambda: admin.get(kept).status_code == 200, "the kept image")
     tuning = admin.get(f"/v1/projects/{served.project}/tunings").json()["items"][0]
+    with database.unit_of_work() as session:
+        session.get_one(Tuning, UUID(tuning["id"])).search = dict(new_search(SearchBudget()))
     classes = admin.get(f"/v1/projects/{labelled}").json()["classes"]
     key = admin.post("/v1/keys", json={"name": "spare", "role": "viewer"}).json()
     return World(

@@ -1,0 +1,1 @@
+"""Are there enough images? Learning curves from sub-samples of what is there, extrapolated."""
