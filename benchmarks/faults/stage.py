@@ -21,6 +21,7 @@ from app.core.database import Database
 from app.core.settings import (
     BackboneSettings,
     DatabaseSettings,
+    GateSettings,
     ServerSettings,
     Settings,
     StorageSettings,
@@ -130,6 +131,7 @@ def make_box(
         database=DatabaseSettings(url=SecretStr(database_url) if database_url else None),
         storage=StorageSettings(folder=blobs),
         backbone=BackboneSettings(source=source, device="cpu", engine=_engine()),
+        gates=GateSettings(enabled=False),  # its versions are to be promoted, whatever their worth
     )
     environment = services.environment_of(settings, queue_url or f"redis+socket://{home / 'none'}")
     environment |= {
