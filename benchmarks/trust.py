@@ -5,7 +5,7 @@ tuned is kept under `build/trust` and not tuned again, so that it can be stopped
 """
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Annotated, Any, NamedTuple
@@ -285,7 +285,7 @@ def _coverage(tuned: Tuned, test: Images, labels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _point(tuned: Tuned, test: Images, labels: np.ndarray, alpha: float) -> dict[str, float]:
+def _point(tuned: Tuned, test: Images, labels: np.ndarray, alpha: float) -> dict[str, float | None]:
     made = [_decision(tuned, one, DecisionPolicy(alpha=alpha)) for one in test]
     roles = [tuned.classes[label].role for label in labels]
     right = [
@@ -296,7 +296,7 @@ def _point(tuned: Tuned, test: Images, labels: np.ndarray, alpha: float) -> dict
     return {
         "alpha": alpha,
         "undecided": 1 - len(right) / len(test),
-        "accuracy": float(np.mean(right)) if right else float("nan"),
+        "accuracy": float(np.mean(right)) if right else None,
     }
 
 
@@ -375,7 +375,7 @@ def summaries(cells: dict[str, Any]) -> dict[str, Any]:
             "decided": mean(row["coverage"]["decided"] for row in rows),
             "curve": [
                 {
-                    key: float(np.nanmean([row["curve"][place][key] for row in rows]))
+                    key: _mean(row["curve"][place][key] for row in rows)
                     for key in ("alpha", "undecided", "accuracy")
                 }
                 for place in range(len(ALPHAS))
@@ -399,6 +399,12 @@ def summaries(cells: dict[str, Any]) -> dict[str, Any]:
             },
         }
     return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """Return the mean of what there is; None where nothing was decided anywhere."""
+    known = [value for value in values if value is not None]
+    return mean(known) if known else None
 
 
 def _print(found: dict[str, Any]) -> None:

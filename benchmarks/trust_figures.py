@@ -30,7 +30,10 @@ def undecided(summary: Mapping[str, Any]) -> Figure:
         width=_WIDTH,
         height=_HEIGHT,
     )
-    curves = {name: row["curve"] for name, row in summary.items()}
+    curves = {
+        name: [point for point in row["curve"] if point["accuracy"] is not None]
+        for name, row in summary.items()
+    }
     points = [point for curve in curves.values() for point in curve]
     up, marks = share_scale([point["accuracy"] for point in points], _BOX)
     across = Scale(0, 1, _BOX.left, _BOX.right)
