@@ -98,11 +98,11 @@ def page(
 def counts(session: Session, examination_id: UUID) -> Counter[str]:
     """Return how many findings there are of each severity."""
     query = (
-        select(FoundFinding.severity, func.count())
+        select(FoundFinding.severity, func.count().label("times"))
         .where(FoundFinding.examination_id == examination_id)
         .group_by(FoundFinding.severity)
     )
-    return Counter(dict(session.execute(query).tuples().all()))
+    return Counter({row.severity: row.times for row in session.execute(query)})
 
 
 def delete_naming(session: Session, project_id: UUID, sha256: str) -> None:
@@ -128,5 +128,5 @@ def image_ids(session: Session, project_id: UUID, digests: Collection[str]) -> d
             Image.deleted_at.is_(None),
             Image.sha256.in_(listed[start : start + _MANY]),
         )
-        found |= dict(session.execute(query).tuples().all())
+        found |= {row.sha256: row.id for row in session.execute(query)}
     return found

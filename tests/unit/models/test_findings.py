@@ -354,7 +354,7 @@ def test_groups_count_not_images() -> None:
 
 
 def test_a_class_of_one_picture() -> None:
-    same = [image(1, jpeg(picture(7), quality), name=str(quality)) for quality in (90, 93, 96)]
+    same = [image(1, jpeg(picture(7), quality), name=str(quality)) for quality in (98, 99, 100)]
     (one,) = identical_classes(subject([*draw(3), *same]))
     assert (one.severity, one.classes, one.count) == ("serious", ["scratch"], 3)
     exact = [replace(same[0], name=str(n)) for n in range(3)]
