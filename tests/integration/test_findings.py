@@ -206,7 +206,7 @@ def test_odd_projects_are_looked_at(
     """No images; one image of a class, which no tuning would take; bytes that are gone."""
     project = empty_project(client)
     refused = client.post(f"/v1/projects/{project}/findings")
-    assert_problem(refused, 409, field="project")
+    assert_problem(refused, 409, "conflict", field="project")
     data = jpeg(picture(1))
     send(client, project, "good", only=data)
     assert client.post(f"/v1/projects/{project}/findings").status_code == 202
