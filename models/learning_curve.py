@@ -1,6 +1,6 @@
 """What more images would bring, as values. No torch here: `models.enough` computes them."""
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Estimate(BaseModel):
@@ -53,7 +53,7 @@ class ClassCurve(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    name: str
+    name: str = Field(examples=["scratch"])
     images: int
     groups: int
     points: list[CurvePoint] = []
@@ -62,7 +62,9 @@ class ClassCurve(BaseModel):
     accuracy_then: Estimate | None = None
     gain: Estimate | None = None
     macro_gain: Estimate | None = None
-    sentence: str
+    sentence: str = Field(
+        examples=["'scratch': 16 images, about 82 % right; 10 more would hardly change that."]
+    )
 
 
 class LearningCurve(BaseModel):
@@ -79,7 +81,7 @@ class LearningCurve(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     more: int
-    stand_in: str
+    stand_in: str = Field(examples=["the posterior classifier on hand-written texts"])
     classes: list[ClassCurve]
     next_class: int
-    sentence: str
+    sentence: str = Field(examples=["Photograph 'scratch' next: it has fewer than 5 parts."])
