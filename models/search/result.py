@@ -33,7 +33,9 @@ class TrialRecord(BaseModel):
     log_loss: float | None = None
     best_so_far: float | None = None
     seconds: float | None = None
-    problem: str | None = None
+    problem: str | None = Field(
+        None, examples=["The tuning diverged: the loss is nan after 9 steps."]
+    )
 
 
 class Importance(BaseModel):
