@@ -21,7 +21,7 @@ from app.batches.results import as_line
 from app.batches.states import Progress, note_part
 from app.core.database import Database
 from app.core.errors import Unavailable
-from app.core.jobs import BATCHES, GATES, TUNINGS, Failure, Lease, failure_of
+from app.core.jobs import BATCHES, Failure, Lease, ahead_of, failure_of
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import BatchImage, BatchPart, Project
@@ -265,7 +265,7 @@ class BatchRun:
         Raises:
             LeaseLost: the batch is not ours any more, or was cancelled.
             HandedBack: the worker was told to stop.
-            GaveWay: a tuning waits, or the gates of a version do.
+            GaveWay: a job waits that goes first.
         """
         started, done, failed = time.monotonic(), job.done, job.failed
         while done < job.total:
@@ -313,11 +313,11 @@ class BatchRun:
             raise HandedBack("The worker was told to stop.")
         try:
             with self._database.reading() as session:
-                waiting = TUNINGS.oldest_queued(session) or GATES.oldest_queued(session)
+                waiting = [jobs.oldest_queued(session) for jobs in ahead_of(BATCHES)]
         except Unavailable:
             return  # nothing else could be claimed now either
-        if waiting is not None:
-            log.info("giving_way", job_id=str(waiting))
+        if any(waiting):
+            log.info("giving_way")
             raise GaveWay
 
     def _complete(self) -> None:

@@ -7,7 +7,7 @@ import sys
 from typing import NamedTuple, cast
 
 from app.core.database import Database
-from app.core.jobs import EXAMINATIONS, TUNINGS, Lease
+from app.core.jobs import EXAMINATIONS, Lease, ahead_of
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Examination, Project
@@ -92,8 +92,8 @@ class ExaminationRun:
             raise HandedBack("The worker was told to stop.")
         if done % _LOOK_EVERY == 0 and done < total:
             with self._database.reading() as session:
-                if TUNINGS.oldest_queued(session) is not None:
-                    raise GaveWay("A tuning waits.")
+                if any(jobs.oldest_queued(session) for jobs in ahead_of(EXAMINATIONS)):
+                    raise GaveWay("A job waits that goes first.")
 
 
 _LOOK_EVERY = 64  # images

@@ -22,7 +22,7 @@ from app.core.audit import acting
 from app.core.database import Database
 from app.core.errors import Unavailable
 from app.core.ids import new_id
-from app.core.jobs import GATES, TUNINGS, Failure, JobStates, Lease, Standing
+from app.core.jobs import GATES, TUNINGS, Failure, JobStates, Lease, Standing, ahead_of
 from app.core.queue import TaskQueue, wake
 from app.core.settings import TuningSettings
 from app.core.tables import JobState
@@ -209,9 +209,9 @@ class Supervisor:
         log.info("ended", exit_code=code, state=state or "as the child said")
 
     def _next(self, state: JobState | None, code: int) -> Sequence[JobStates[Any]]:
-        """Return what is woken: what a batch gave way to, or the gates of a version just made."""
+        """Return what is woken: what it gave way to, or the gates of a version just made."""
         if code == exit_codes.GAVE_WAY:
-            return [TUNINGS, GATES]
+            return ahead_of(self._jobs)
         return [GATES] if self._jobs is TUNINGS and state is None else []
 
 

@@ -283,4 +283,10 @@ BATCHES: Final = JobStates(Batch, noun="batch", task=BATCH, resumable=True)
 TRIALS: Final = JobStates(SearchTrial, noun="trial", task=TRIAL, audited=False)
 GATES: Final = JobStates(GateRun, noun="gate", task=GATE)
 EXAMINATIONS: Final = JobStates(Examination, noun="examination", task=EXAMINE)
+# In the order in which they go first, see `ahead_of`.
 KINDS: Final[tuple[JobStates[Any], ...]] = (TUNINGS, TRIALS, GATES, EXAMINATIONS, BATCHES)
+
+
+def ahead_of(jobs: JobStates[Any]) -> Sequence[JobStates[Any]]:
+    """Return the kinds of jobs that a long one of this kind gives way to."""
+    return KINDS[: KINDS.index(jobs)]
