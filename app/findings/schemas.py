@@ -19,7 +19,9 @@ class FoundImageOut(BaseModel):
     """An image that a finding names."""
 
     id: UUID | None = Field(description="Null where the image is not in the project any more.")
-    sha256: str
+    sha256: str = Field(
+        examples=["9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"]
+    )
     file: str = Field(examples=["scratch/0001.png"])
     label: str = Field(description="At the time of the examination.", examples=["scratch"])
     split: Split
