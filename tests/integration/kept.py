@@ -18,16 +18,20 @@ from app.core.tables import (
     Batch,
     BatchImage,
     BatchPart,
+    Examination,
     Feedback,
+    FoundFinding,
     GateRun,
     Image,
     PredictionRecord,
     Project,
     ProjectClass,
     Review,
+    SearchTrial,
     ShadowAnswer,
     Snapshot,
     SnapshotImage,
+    Table,
     Tuning,
 )
 from app.keys.service import create_key
@@ -96,7 +100,9 @@ def _project(
             )
             for position, image in enumerate(images)
         )  # fmt: skip
-        session.add_all(_jobs(storage, project.id, snapshot.id, versions[0].id))
+        for row in _jobs(storage, project.id, snapshot.id, versions[0].id):
+            session.add(row)
+            session.flush()  # what refers to it comes behind it
         for version in (1, 2):
             registry.promote(session, BOX, project.id, "production", version, reason="it is better")
         made = _prediction(storage, project.id, versions[1].id, artifacts[1].digest)
@@ -106,9 +112,7 @@ def _project(
         return project.id
 
 
-def _looked_at(
-    project: UUID, version: UUID, prediction: UUID, image: UUID
-) -> list[GateRun | ShadowAnswer | Feedback | Review]:
+def _looked_at(project: UUID, version: UUID, prediction: UUID, image: UUID) -> list[Table]:
     return [
         GateRun(
             project_id=project, version_id=version, state="succeeded", attempt=1,
@@ -130,13 +134,11 @@ def _looked_at(
     ]  # fmt: skip
 
 
-def _jobs(
-    storage: LocalStorage, project: UUID, snapshot: UUID, version: UUID
-) -> list[Tuning | Batch | BatchImage | BatchPart]:
+def _jobs(storage: LocalStorage, project: UUID, snapshot: UUID, version: UUID) -> list[Table]:
     tuning = Tuning(
-        project_id=project, snapshot_id=snapshot, state="running", recipe={"lr": 0.1}, seed=2**40,
-        view={}, backbone="starter", attempt=1, lease_owner="worker 1", lease_until=utc_now(),
-        started_at=utc_now(), checkpoint=storage.put(project.bytes),
+        id=new_id(), project_id=project, snapshot_id=snapshot, state="running",
+        recipe={"lr": 0.1}, seed=2**40, view={}, backbone="starter", attempt=1,
+        lease_owner="worker 1", lease_until=utc_now(), started_at=utc_now(), checkpoint=storage.put(project.bytes),
     )  # fmt: skip
     failed = Tuning(
         project_id=project, snapshot_id=snapshot, state="failed", recipe={}, seed=1, view={},
@@ -147,10 +149,24 @@ def _jobs(
         id=new_id(), project_id=project, model_version_id=version, state="succeeded", attempt=1,
         image_count=2, finished_at=utc_now(),
     )  # fmt: skip
+    trial = SearchTrial(
+        project_id=project, tuning_id=tuning.id, state="succeeded", number=0, params={"lr": 0.2},
+        folds=[0.5], result={"state": "complete", "macro": 0.5}, hits="01", finished_at=utc_now(),
+    )  # fmt: skip
+    examination = Examination(
+        id=new_id(), project_id=project, state="succeeded", digest="sha256:ab", image_count=2,
+        view={}, backbone="starter", finished_at=utc_now(),
+    )  # fmt: skip
+    finding = FoundFinding(
+        examination_id=examination.id, kind="blur", severity="warning", content={"images": []}
+    )
     image = storage.put(tiny.photograph(3, 7))
     return [
         tuning,
+        trial,
         failed,
+        examination,
+        finding,
         batch,
         BatchImage(batch_id=batch.id, position=0, name="0.png", sha256=image),
         BatchImage(batch_id=batch.id, position=1, name="1.txt", problem={"detail": "no image"}),
