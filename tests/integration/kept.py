@@ -138,7 +138,8 @@ def _jobs(storage: LocalStorage, project: UUID, snapshot: UUID, version: UUID) -
     tuning = Tuning(
         id=new_id(), project_id=project, snapshot_id=snapshot, state="running",
         recipe={"lr": 0.1}, seed=2**40, view={}, backbone="starter", attempt=1,
-        lease_owner="worker 1", lease_until=utc_now(), started_at=utc_now(), checkpoint=storage.put(project.bytes),
+        lease_owner="worker 1", lease_until=utc_now(), started_at=utc_now(),
+        checkpoint=storage.put(project.bytes),
     )  # fmt: skip
     failed = Tuning(
         project_id=project, snapshot_id=snapshot, state="failed", recipe={}, seed=1, view={},
