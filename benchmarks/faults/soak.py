@@ -283,7 +283,8 @@ def _side_by_side(
         }
         for number in range(_SIDE_BY_SIDE):
             body = tiny.photograph(number % 3, number, 200)
-            for name, client in clients.items():
+            turn = list(clients.items())[:: 1 if number % 2 else -1]
+            for name, client in turn:
                 started = time.monotonic()
                 response = client.post(f"{load.line}/predict", content=body, headers=PNG)
                 load.note("predict", response)
