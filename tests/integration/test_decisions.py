@@ -112,6 +112,10 @@ def test_a_policy_counts_on_every_gateway(
     client: TestClient, other_gateway: TestClient, served: Served
 ) -> None:
     photograph = tiny.photograph(1, 100)
+    wait_for(
+        lambda: other_gateway.post(served.predict, content=photograph, headers=PNG).is_success,
+        "the promotion",
+    )
     for gateway in (client, other_gateway):
         assert ask(gateway, served, photograph)["decision"] == "ng"
     changed = patch(client, served, {"review": 0.0})

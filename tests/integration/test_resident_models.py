@@ -397,7 +397,7 @@ def test_a_model_that_never_fits_says_so(
     _, client = gateways.start(model_bytes=MODEL - 1)
     served = serve(client, database, storage, artifacts[0])
     response = predict(client, served.project)
-    problem = assert_problem(response, 409, "conflict", names="192 bytes", field="model")
+    problem = assert_problem(response, 409, "conflict", names="3 classes take", field="model")
     assert "SHOTLINE_PREDICTION_MODEL_BYTES" in problem["fix"]
 
 
