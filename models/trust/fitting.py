@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -204,11 +204,12 @@ def _of_fold(outliers: Outliers | None, seen: OutOfFold, fold: int) -> Outliers 
     if outliers is None:
         return None
     rule, others = outliers.rule, seen.folds != fold
-    alone = {
-        "energy_middles": [rule.energy_middles[fold]] * seen.n_folds,
-        "energy_spreads": [rule.energy_spreads[fold]] * seen.n_folds,
-    }
-    return Outliers(rule.model_copy(update=alone), outliers.photographs[others])
+    alone = replace(
+        rule,
+        energy_middles=[rule.energy_middles[fold]] * seen.n_folds,
+        energy_spreads=[rule.energy_spreads[fold]] * seen.n_folds,
+    )
+    return Outliers(alone, outliers.photographs[others])
 
 
 def _members(classes: Sequence[ClassSpec]) -> np.ndarray:

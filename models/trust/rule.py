@@ -1,13 +1,18 @@
 """The decision rule that an artifact carries: what its own calibration found. No torch here."""
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.classes import Role
 
+# Limits are of no model class: thousands of them stay in memory, with the versions' judges.
+_STRICT = ConfigDict(extra="forbid")
 
-class Limit(BaseModel):
+
+@dataclass(frozen=True, slots=True)
+class Limit:
     """Where values of one kind lie, and from where on one of them is too large.
 
     Attributes:
@@ -15,13 +20,14 @@ class Limit(BaseModel):
         limit: the largest that is still like them.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__ = _STRICT
 
     middle: float
     limit: float
 
 
-class OutlierRule(BaseModel):
+@dataclass(frozen=True, slots=True)
+class OutlierRule:
     """From where on an image is unlike those that the model was tuned on.
 
     Attributes:
@@ -34,7 +40,7 @@ class OutlierRule(BaseModel):
         photograph_scales: of the four statistics in it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    __pydantic_config__ = _STRICT
 
     level: float
     distance: Limit
@@ -42,7 +48,7 @@ class OutlierRule(BaseModel):
     energy_middles: list[float]
     energy_spreads: list[float]
     photograph: Limit
-    photograph_scales: list[float] = Field(min_length=4, max_length=4)
+    photograph_scales: Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
 class DecisionRule(BaseModel):
