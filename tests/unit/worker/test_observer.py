@@ -33,6 +33,7 @@ def test_progress_is_what_the_api_shows() -> None:
         "loss": 0.5,
         "nc": {"text_nc2": 0.3, "text_to_image_nc3": 0.25, "lc": 0.1, "mi": 0.2},
         "seconds_left": 4.5,
+        "search": None,
     }
 
 
