@@ -68,6 +68,10 @@ bench: $(VENV)/.dev $(VENV)/.elpv  ## Measurements that take minutes to an hour;
 	$(BIN)/python -m benchmarks.decoder
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.int8
+	$(BIN)/python -m benchmarks.trust
+	$(BIN)/python -m benchmarks.findings
+	$(BIN)/python -m benchmarks.search
+	$(BIN)/python -m benchmarks.learning_curve
 	$(BIN)/python -m benchmarks.faults
 
 docs: $(VENV)/.docs  ## The documents as HTML, in build/docs
