@@ -31,7 +31,10 @@ class UnderWay:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab+") as file:
             if file.seek(0, 2) < _STAMP.size:
-                file.truncate(_STAMP.size)
+                # Written, so that it has its place on the disk: to map a hole, and write to it when
+                # the disk is full, would end the process (SIGBUS).
+                file.write(bytes(_STAMP.size))
+                file.flush()
             self._bytes = mmap.mmap(file.fileno(), _STAMP.size)
 
     @classmethod
