@@ -10,8 +10,8 @@ from app.core.settings import GateSettings
 from models.classes import normalise_name
 from models.names import printable
 
-Margin = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False)]
-Floor = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+Margin = Annotated[float, Field(ge=0, le=0.5, allow_inf_nan=False, strict=True)]
+Floor = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False, strict=True)]
 Inconclusive = Literal["allow", "block"]
 
 

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, StrictBool
 
 from app.core.settings import MOST_DAYS
 from app.core.tables import KeepImages, Split
@@ -192,7 +192,7 @@ class GateRules(BaseModel):
         extra="forbid", json_schema_extra={"examples": [{"margin": 0.03, "floors": {"傷": 0.9}}]}
     )
 
-    enabled: bool | None = Field(None, description="Gates stand before `production`.")
+    enabled: StrictBool | None = Field(None, description="Gates stand before `production`.")
     margin: Margin | None = Field(
         None, description="So much macro accuracy may be lost, and it still counts as not worse."
     )

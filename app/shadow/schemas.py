@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 
 from app.core.tables import Decision
 from app.feedback.schemas import DriftOut, IntervalOut
@@ -18,7 +18,7 @@ class ShadowIn(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"enabled": True}]})
 
-    enabled: bool
+    enabled: StrictBool
 
 
 class SaidOut(BaseModel):
