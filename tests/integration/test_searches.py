@@ -377,16 +377,18 @@ def test_a_search_on_two_workers(
     wait_for(all_ended, "cancellation on both", seconds=2)
 
     tuning = search(client, project, trials=5, fixed=FIXED | {"steps": 600})
-    wait_for(lambda: workers.trials(0) and workers.trials(1), "trials on both workers")
+    wait_for(lambda: workers.leader(tuning) is not None, "who leads")
     leader = workers.leader(tuning)
     assert leader is not None
 
-    def in_a_trial_of_its_own() -> bool:
+    def both_are_in_a_trial() -> bool:
         with database.reading() as session:
             owners = select(SearchTrial.lease_owner).where(SearchTrial.state == "running")
-            return lead_owner(tuning) in session.scalars(owners).all()
+            found = session.scalars(owners).all()
+        return len(found) == 2 and lead_owner(tuning) in found
 
-    wait_for(in_a_trial_of_its_own, "a trial of the leader's own")
+    # Before the other one has ended its first: its process starts while this one does several.
+    wait_for(lambda: workers.trials(leader) and both_are_in_a_trial(), "a trial on each worker")
     for pid in [
         workers.processes[leader].pid,
         *services.descendants(workers.processes[leader].pid),
@@ -400,6 +402,8 @@ def test_a_search_on_two_workers(
     with database.reading() as session:
         query = select(SearchTrial.attempt).where(SearchTrial.tuning_id == tuning)
         assert max(session.scalars(query)) == 2
+    assert workers.trials(0)
+    assert workers.trials(1)
     version = client.get(f"/v1/models/{last['model']['id']}").json()
     assert version["version"] == 1
     row = row_of(database, tuning)
