@@ -7,7 +7,7 @@ them; else every image, predicted by models that both recipes made again without
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -27,12 +27,10 @@ from models.evaluation.paired import paired_difference
 from models.evaluation.results import Basis
 from models.evaluation.splits import cross_validation_folds
 from models.features import FeatureStore, image_features
-from models.fusion import Texts, fused_embeddings
-from models.loss import EpochRecord
 from models.methods.method import Linear
 from models.threads import fixed_threads
 from models.training_set import Images, TrainingSet
-from models.tuner import Tuner
+from models.tuned_embeddings import tuned_embeddings
 from models.tuning import Phase, TuningProgress
 
 Told = Callable[[TuningProgress], None]
@@ -124,13 +122,14 @@ class _Side:
         self, data: TrainingSet, places: Sequence[int], told: Callable[[int], None]
     ) -> Tensor:
         """Tune on `data`, then predict the tested images at `places`."""
-        backbone = self.contender.backbone
-        generator = torch.Generator().manual_seed(self.seed)
-        tuner = Tuner(backbone, data, self.recipe, generator, callbacks=[_Steps(told)])
-        text = tuner.run()
-        written = zero_shot(backbone, data.prompt_names)
-        embeddings = fused_embeddings(Texts(text, written), data, self.recipe, backbone.logit_scale)
+        embeddings = tuned_embeddings(
+            self.contender.backbone, data, self.recipe, self.seed, self._written, told
+        )
         return self._probabilities(self.tested[list(places)], embeddings.numpy())
+
+    @cached_property
+    def _written(self) -> Float[Tensor, "n_classes dim"]:
+        return zero_shot(self.contender.backbone, self._prompt_names)
 
     def untuned(self) -> Probabilities:
         written = self.contender.artifact.tensors["zero_shot_features"]
@@ -271,31 +270,14 @@ class Contest:
 
     def _confidence(self, probabilities: Probabilities) -> Confidence:
         best, place = probabilities.max(dim=1)
-        other = torch.tensor([spec.role == "other" for spec in self._classes])
-        return Confidence(
-            images=len(best),
-            mean_probability=float(best.mean()),
-            deviation=float(best.std(correction=0)),
-            undecidable=float(other[place].float().mean()),
-            low_probability=float(np.quantile(best.numpy(), 0.05)),
-        )
+        other = np.array([spec.role == "other" for spec in self._classes])
+        return Confidence.of(best.numpy(), other[place.numpy()])
 
     def _step(self, done: int, total: int, step: int) -> None:
         self._say("evaluate", done + step, total)
 
     def _say(self, phase: Phase, done: int, total: int) -> None:
         self._told(TuningProgress(phase, done, total))
-
-
-class _Steps:
-    """A tuner's callback that says how many steps are done."""
-
-    def __init__(self, told: Callable[[int], None]) -> None:
-        self._told = told
-
-    def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
-        del record
-        self._told(tuner.step)
 
 
 def _unseen(

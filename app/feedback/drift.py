@@ -22,7 +22,6 @@ from models.evaluation.contest import Confidence, GateResult
 Basis = Literal["gates", "first predictions"]
 
 WINDOW, LEAST = 200, 50
-_LOW_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -129,11 +128,7 @@ def _said(session: Session, project_id: UUID, version_id: UUID, *, newest: bool)
 
 
 def _confidence(said: Sequence[_Said]) -> Confidence:
-    shares = np.array([each.probability for each in said])
-    return Confidence(
-        images=len(said),
-        mean_probability=float(shares.mean()),
-        deviation=float(shares.std()),
-        undecidable=float(np.mean([each.undecidable for each in said])),
-        low_probability=float(np.quantile(shares, _LOW_SHARE)),
+    return Confidence.of(
+        np.array([each.probability for each in said]),
+        np.array([each.undecidable for each in said]),
     )

@@ -2,9 +2,13 @@
 
 from typing import Literal
 
+import numpy as np
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 
 from models.evaluation.results import Basis, Evaluation, Proportion
+
+_LOW_SHARE = 0.05
 
 OpponentName = Literal["production", "zero-shot", "linear-probe"]
 
@@ -53,6 +57,19 @@ class Confidence(BaseModel):
     deviation: float
     undecidable: float
     low_probability: float
+
+    @classmethod
+    def of(
+        cls, probabilities: Float[np.ndarray, " n"], undecidable: Bool[np.ndarray, " n"]
+    ) -> "Confidence":
+        """Sum up images: the probability of each one's class, and whether it was undecidable."""
+        return cls(
+            images=len(probabilities),
+            mean_probability=float(probabilities.mean()),
+            deviation=float(probabilities.std()),
+            undecidable=float(undecidable.mean()),
+            low_probability=float(np.quantile(probabilities, _LOW_SHARE)),
+        )
 
 
 class GateResult(BaseModel):

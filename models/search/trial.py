@@ -15,13 +15,11 @@ from models.decision import class_probabilities
 from models.errors import OutOfMemory
 from models.evaluation.splits import cross_validation_folds
 from models.faults import fault_of
-from models.fusion import Texts, fused_embeddings
-from models.loss import EpochRecord
 from models.recipe import Recipe
 from models.text_encoder import CHUNK
 from models.threads import fixed_threads
 from models.training_set import TrainingSet
-from models.tuner import Tuner
+from models.tuned_embeddings import tuned_embeddings
 
 # Of a log-loss: one image that is surely wrong is not worth more than this.
 _LEAST_PROBABILITY = 1e-6
@@ -103,21 +101,19 @@ class Trials:
         for train, test in pairs:
             if folds and not go_on(folds):
                 return Outcome(folds)
-            embeddings = self._tuned(data.subset(train), recipe, on_epoch)
+            embeddings = tuned_embeddings(
+                self._backbone,
+                data.subset(train),
+                recipe,
+                self._seed,
+                self._written,
+                lambda _: on_epoch(),
+            )
             probabilities[test] = self._probabilities(data.features[test], embeddings)
             tested[test] = True
             folds.append(self._macro(probabilities, tested))
         right = probabilities.argmax(dim=1) == data.labels
         return Outcome(folds, folds[-1], self._log_loss(probabilities), tuple(right.tolist()))
-
-    def _tuned(
-        self, part: TrainingSet, recipe: Recipe, on_epoch: Callable[[], None]
-    ) -> Float[Tensor, "n_classes dim"]:
-        generator = torch.Generator().manual_seed(self._seed)
-        callbacks = [_Epochs(on_epoch)]
-        tuner = Tuner(self._backbone, part, recipe, generator, callbacks=callbacks)
-        texts = Texts(tuner.run(), self._written)
-        return fused_embeddings(texts, part, recipe, self._backbone.logit_scale)
 
     @cached_property
     def _written(self) -> Float[Tensor, "n_classes dim"]:
@@ -149,17 +145,6 @@ class Trials:
                 fix="Free the device of other work, or use a smaller backbone.",
             ) from error
         return Chunks(texts=size)
-
-
-class _Epochs:
-    """A tuner's callback that only says that an epoch is over."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self._call = call
-
-    def on_epoch(self, tuner: Tuner, record: EpochRecord) -> None:
-        del tuner, record
-        self._call()
 
 
 def _class_means(values: Float[Tensor, " n"], labels: Tensor) -> Float[Tensor, " present"]:

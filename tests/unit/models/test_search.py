@@ -12,7 +12,6 @@ from models.errors import BadDataset, BadRecipe
 from models.features import MemoryFeatureStore
 from models.imaging import View
 from models.recipe import Recipe
-from models.search import trial as trial_module
 from models.search.budget import SearchBudget, check_searchable
 from models.search.choice import best_trial, choose, objective, paired_gain
 from models.search.data import training_data
@@ -22,6 +21,7 @@ from models.search.space import SPACE, Between, OneOf, params_of, recipe_of, spa
 from models.search.study import importance, is_behind, propose
 from models.search.trial import Trials, folds_of
 from models.training_set import TrainingSet
+from models.tuner import Tuner
 from tests.unit.models.conftest import CLASSES, draw_images
 
 AUTO = params_of(Recipe(), SPACE)
@@ -221,14 +221,14 @@ def test_a_trial_that_does_not_fit_into_memory_is_begun_again_in_smaller_pieces(
     whole = Trials(backbone, data, 0).run(recipe)
     calls = []
 
-    class Short(trial_module.Tuner):
+    class Short(Tuner):
         def run(self) -> torch.Tensor:
             calls.append(1)
             if len(calls) == 2:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().run()
 
-    monkeypatch.setattr(trial_module, "Tuner", Short)
+    monkeypatch.setattr("models.tuned_embeddings.Tuner", Short)
     again = Trials(backbone, data, 0).run(recipe)
     assert len(calls) == 4
     assert again.macro == pytest.approx(whole.macro)
