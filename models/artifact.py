@@ -159,9 +159,9 @@ class Artifact:
         folds = self.fold_embeddings
         return None if folds is None else reduced_rows(folds, self.tensors["class_means"])
 
-    def with_search(self, search: SearchResult | None) -> "Artifact":
-        """Return the artifact with how its recipe was found; its digest stays."""
-        metrics = self.header.metrics.model_copy(update={"search": search})
+    def with_metrics(self, **changed: Any) -> "Artifact":
+        """Return the artifact with some of `TuningMetrics` replaced; its digest stays."""
+        metrics = self.header.metrics.model_copy(update=changed)
         return Artifact(self.header.model_copy(update={"metrics": metrics}), self.tensors)
 
     def to_bytes(self) -> bytes:

@@ -4,7 +4,7 @@
 """
 
 import sys
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from app.core.database import Database
 from app.core.jobs import EXAMINATIONS, Lease, ahead_of
@@ -12,12 +12,11 @@ from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Examination, Project
 from app.findings.service import ImageSet, complete, image_set
-from models.backbone import Device
-from models.backbone_source import load_backbone
 from models.features import FolderFeatureStore
 from models.findings.finding import Finding
 from models.findings.trait_store import FolderTraitStore
 from models.imaging import View
+from worker.backbone import load_for_job
 from worker.child import GaveWay, HandedBack, LeaseLost, main, patiently, run_job
 from worker.examining import examine_images
 
@@ -70,13 +69,7 @@ class ExaminationRun:
             return Job(row, image_set(session, project, self._storage))
 
     def _examine(self, job: Job) -> list[Finding]:
-        settings = self._settings.backbone
-        backbone = load_backbone(
-            job.row.backbone,
-            device=cast("Device", settings.device),
-            precision=settings.precision,
-            offline=settings.offline,
-        )
+        backbone = load_for_job(job.row.backbone, self._settings.backbone)
         return examine_images(
             job.looked_at.classes,
             job.looked_at.images,

@@ -4,37 +4,35 @@
 on the lease, so a child that outlives its claim can change nothing.
 """
 
-import json
 import math
 import sys
 import time
-from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import structlog
 from sqlalchemy.orm import Session
 
 from app.core.database import Database
-from app.core.errors import Unavailable
 from app.core.jobs import GATES, Lease
 from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import ModelVersion, Tuning
+from app.core.types import as_json
 from app.images import repository as images
 from app.predictions.model import read_artifact_of
 from app.predictions.repository import Version
 from app.projects import repository as projects
-from app.snapshots.service import read_snapshot
+from app.snapshots.service import labelled_image, read_snapshot
 from models.artifact import Artifact
-from models.backbone import Backbone, Device
-from models.backbone_source import load_backbone
+from models.backbone import Backbone
 from models.contest import Contender, Contest
 from models.dataset import LabelledImage
 from models.evaluation.contest import GateResult
 from models.features import FolderFeatureStore
 from models.tuning import TuningProgress
+from worker.backbone import load_for_job
 from worker.child import HandedBack, LeaseLost, main, patiently, run_job
-from worker.observer import progress_as_json
+from worker.observer import note, progress_as_json
 
 log = structlog.get_logger(__name__)
 
@@ -91,14 +89,7 @@ class GateChild:
                 for place, each in enumerate(projects.classes(session, [row.project_id]))
             }
             labelled = [
-                LabelledImage(
-                    sha256=image.sha256,
-                    label=places[image.class_id],
-                    group=image.group,
-                    split=image.split,
-                    read=partial(self._storage.read, image.sha256),
-                    name=image.file_name,
-                )
+                labelled_image(image, places[image.class_id], self._storage)
                 for image in images.all_of(session, row.project_id)
             ]
             candidate = self._side(session, session.get_one(ModelVersion, row.version_id))
@@ -123,7 +114,9 @@ class GateChild:
         def contender(side: Side) -> Contender:
             header = side.artifact.header
             if header.backbone_digest not in loaded:
-                loaded[header.backbone_digest] = self._backbone(header.backbone)
+                loaded[header.backbone_digest] = load_for_job(
+                    header.backbone, self._settings.backbone
+                )
             backbone = loaded[header.backbone_digest]
             return Contender(f"version {side.number}", side.artifact, backbone, side.train)
 
@@ -135,15 +128,6 @@ class GateChild:
             told=self._told,
         )
         return contest.run()
-
-    def _backbone(self, source: str) -> Backbone:
-        settings = self._settings.backbone
-        return load_backbone(
-            source,
-            device=cast("Device", settings.device),
-            precision=settings.precision,
-            offline=settings.offline,
-        )
 
     def _told(self, progress: TuningProgress) -> None:
         """Write how far the run is, unless that was done a moment ago.
@@ -158,21 +142,11 @@ class GateChild:
         if now - self._told_at < self._settings.tuning.progress_seconds:
             return
         self._told_at = now
-        shown = progress_as_json(progress)
-        try:
-            with self._database.unit_of_work() as session:
-                standing = GATES.note(session, self._lease, progress=shown)
-        except Unavailable as error:
-            log.warning("report_not_written", error=str(error))
-            return
-        if standing != "held":
-            raise LeaseLost
+        note(self._database, GATES, self._lease, progress=progress_as_json(progress))
 
     def _succeed(self, result: GateResult) -> None:
-        # By way of text: what is not a number becomes null, which every database can keep.
-        shown = cast("dict[str, Any]", json.loads(result.model_dump_json()))
         with self._database.unit_of_work() as session:
-            standing = GATES.note(session, self._lease, result=shown)
+            standing = GATES.note(session, self._lease, result=as_json(result))
             if standing != "held" or not GATES.complete(session, self._lease):
                 raise LeaseLost
 

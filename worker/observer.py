@@ -2,17 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
 import structlog
-from sqlalchemy.orm import Session
 from torch import Tensor
 
 from app.core.database import Database
 from app.core.errors import Unavailable
-from app.core.jobs import TUNINGS, Lease, Standing
+from app.core.jobs import TUNINGS, JobStates, Lease
 from app.core.settings import TuningSettings
 from app.core.storage import Storage
 from models.checkpoint import Checkpoint
@@ -68,7 +66,7 @@ class RowObserver:
             values: dict[str, Any] = {"progress": progress_as_json(progress)}
             if self.keeps_features:
                 values["losses"], self.keeps_features = 0, False
-            self._write(lambda session: TUNINGS.note(session, self._lease, **values))
+            note(self._database, TUNINGS, self._lease, **values)
 
     def on_checkpoint(self, checkpoint: Checkpoint) -> None:
         """Keep the checkpoint, unless one was kept a moment ago.
@@ -93,17 +91,23 @@ class RowObserver:
         values: dict[str, Any] = {"checkpoint": sha256}
         if self.gets_further:
             values["losses"] = 0
-        self._write(lambda session: TUNINGS.note(session, self._lease, **values))
+        note(self._database, TUNINGS, self._lease, **values)
 
-    def _write(self, write: Callable[[Session], Standing]) -> None:
-        try:
-            with self._database.unit_of_work() as session:
-                standing = write(session)
-        except Unavailable as error:
-            log.warning("report_not_written", error=str(error))
-            return
-        if standing != "held":
-            raise LeaseLost
+
+def note(database: Database, jobs: JobStates[Any], lease: Lease, **values: Any) -> None:
+    """Write into a job's row how far it is; a database that is away is told the next time.
+
+    Raises:
+        LeaseLost: the job is not ours any more.
+    """
+    try:
+        with database.unit_of_work() as session:
+            standing = jobs.note(session, lease, **values)
+    except Unavailable as error:
+        log.warning("report_not_written", error=str(error))
+        return
+    if standing != "held":
+        raise LeaseLost
 
 
 class NotedFeatures:

@@ -4,9 +4,8 @@
 conditional on the lease, so a child that outlives its claim can change nothing.
 """
 
-import json
 import sys
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple
 
 import structlog
 
@@ -17,6 +16,7 @@ from app.core.settings import Settings
 from app.core.storage import Storage
 from app.core.tables import Project
 from app.core.tables import Tuning as TuningRow
+from app.core.types import as_json
 from app.findings import service as findings_service
 from app.projects.gate_policy import GatePolicy
 from app.registry import gates
@@ -93,7 +93,7 @@ class TuningRun:
             chosen = self._search(job, backbone)
             job = job._replace(recipe=chosen.recipe, search=chosen.result)
         artifact = self._tune(job, backbone)
-        self._record(with_findings(artifact, found), job, backbone)
+        self._record(artifact.with_metrics(search=job.search, findings=found), job, backbone)
 
     def _read(self) -> Job:
         with self._database.reading() as session:
@@ -205,7 +205,7 @@ class TuningRun:
             observer=self._observer,
             checkpoint=checkpoint,
         )
-        return tuning.run().with_search(job.search)
+        return tuning.run()
 
     def _checkpoint(self, sha256: str | None) -> Checkpoint | None:
         """Return where an earlier attempt stood; without one that can be read, start anew."""
@@ -226,8 +226,7 @@ class TuningRun:
             backbone=artifact.header.backbone,
             backbone_digest=artifact.header.backbone_digest,
             classes=[spec.model_dump() for spec in artifact.header.classes],
-            # By way of text: what is not a number becomes null, which every database can keep.
-            metrics=cast("dict[str, Any]", json.loads(artifact.header.metrics.model_dump_json())),
+            metrics=as_json(artifact.header.metrics),
         )
         number = patiently(lambda: self._succeed(new))
         log.info("succeeded", version=number, digest=artifact.digest)
@@ -261,13 +260,6 @@ class TuningRun:
             if GatePolicy.of(project.gates, self._settings.gates).enabled:
                 gates.queue_run(session, version)  # the supervisor wakes a worker for it
             return version.number
-
-
-def with_findings(artifact: Artifact, found: list[FindingSummary] | None) -> Artifact:
-    """Return the artifact with what the data doctor said; its digest stays the same."""
-    metrics = artifact.header.metrics.model_copy(update={"findings": found})
-    header = artifact.header.model_copy(update={"metrics": metrics})
-    return Artifact(header, artifact.tensors)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def tune(
             checkpoint=start,
         )
         tuning.measure_by(policy)
-        artifact = tuning.run().with_search(found)
+        artifact = tuning.run().with_metrics(search=found)
     write_artifact(artifact, out_file)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)

@@ -1,13 +1,21 @@
-"""Column types that mean the same on SQLite and PostgreSQL."""
+"""Columns that mean the same on SQLite and PostgreSQL."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
+from pydantic import BaseModel
 from sqlalchemy import JSON, DateTime, Dialect, TypeDecorator
 from sqlalchemy.dialects.postgresql import JSONB
 
 # JSON that PostgreSQL can index.
 Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+
+
+def as_json(model: BaseModel) -> dict[str, Any]:
+    """Return the model as JSON that every database can keep: what is not a number is null."""
+    shown: dict[str, Any] = json.loads(model.model_dump_json())
+    return shown
 
 
 class UtcDateTime(TypeDecorator[datetime]):

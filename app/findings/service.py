@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -18,9 +17,8 @@ from app.core.storage import Storage
 from app.core.tables import Examination, FoundFinding, Project, Tuning
 from app.findings import repository
 from app.images import repository as images
-from app.projects import class_list
-from app.projects import repository as projects
 from app.projects import service as project_service
+from app.snapshots.service import labelled_images
 from models.classes import ClassSpec
 from models.dataset import LabelledImage, snapshot_digest
 from models.findings.finding import Finding, Kind, Severity
@@ -58,23 +56,7 @@ class FoundView:
 
 def image_set(session: Session, project: Project, storage: Storage) -> ImageSet:
     """Return the project's classes and images as they are; nothing of the bytes is read."""
-    classes = projects.classes(session, [project.id])
-    places = {row.id: place for place, row in enumerate(classes)}
-    specs = class_list.class_specs(classes)
-    rows = sorted(
-        images.all_of(session, project.id), key=lambda row: (places[row.class_id], row.sha256)
-    )
-    labelled = [
-        LabelledImage(
-            sha256=row.sha256,
-            label=places[row.class_id],
-            group=row.group,
-            split=row.split,
-            read=partial(storage.read, row.sha256),
-            name=row.file_name,
-        )
-        for row in rows
-    ]
+    specs, _, labelled = labelled_images(session, project, storage)
     return ImageSet(snapshot_digest(specs, labelled), specs, labelled)
 
 

@@ -3,13 +3,13 @@
 No torch: what needs it, the pictures, was drawn by the worker.
 """
 
-import json
 from typing import Any
 
 from sqlalchemy.orm import Session
 
 from app.core.storage import Storage
 from app.core.tables import Project
+from app.core.types import as_json
 from app.projects.decisions import policy_of
 from app.registry import service
 from app.registry.service import VersionView
@@ -49,10 +49,7 @@ def document(
     if found.row.report_sha256 is not None:
         data = storage.read(found.row.report_sha256)
         kept = kept if is_page(data) else KeptReport.from_bytes(data)
-    whole = report_document(_data(session, storage, found, kept), language)
-    # By way of text: what is not a number becomes null.
-    answer: dict[str, Any] = json.loads(whole.model_dump_json())
-    return answer
+    return as_json(report_document(_data(session, storage, found, kept), language))
 
 
 def _data(session: Session, storage: Storage, found: VersionView, kept: KeptReport) -> ReportData:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -40,18 +41,31 @@ def freeze(session: Session, project: Project, storage: Storage) -> Snapshot:
         BadDataset: fewer than two classes, or a class with too few images.
         BadName: two classes with one prompt name.
     """
-    classes = projects.classes(session, [project.id])
-    places = {row.id: place for place, row in enumerate(classes)}
-    specs = class_list.class_specs(classes)
-    rows = sorted(
-        images.all_of(session, project.id), key=lambda row: (places[row.class_id], row.sha256)
-    )
-    labelled = [_labelled(row, places[row.class_id], storage) for row in rows]
+    specs, rows, labelled = labelled_images(session, project, storage)
     check_images(specs, labelled)
     digest = snapshot_digest(specs, labelled)
     found = repository.find(session, project.id, digest)
     # A tombstone may stand for an image that was sent again since: its bytes are the same.
     return found or _insert(session, project, specs, digest, rows, labelled)
+
+
+class ProjectImages(NamedTuple):
+    """A project's classes and labelled images as they are, in the order of a snapshot."""
+
+    specs: list[ClassSpec]
+    rows: list[Image]
+    labelled: list[LabelledImage]
+
+
+def labelled_images(session: Session, project: Project, storage: Storage) -> ProjectImages:
+    """Return the project's classes and images as they are; nothing of the bytes is read."""
+    classes = projects.classes(session, [project.id])
+    places = {row.id: place for place, row in enumerate(classes)}
+    rows = sorted(
+        images.all_of(session, project.id), key=lambda row: (places[row.class_id], row.sha256)
+    )
+    labelled = [labelled_image(row, places[row.class_id], storage) for row in rows]
+    return ProjectImages(class_list.class_specs(classes), rows, labelled)
 
 
 def read_snapshot(session: Session, storage: Storage, snapshot_id: UUID) -> SnapshotContent:
@@ -112,7 +126,8 @@ def _insert(
     return snapshot
 
 
-def _labelled(row: Image, label: int, storage: Storage) -> LabelledImage:
+def labelled_image(row: Image, label: int, storage: Storage) -> LabelledImage:
+    """Return an uploaded image as the core knows it; its bytes are read when asked for."""
     return LabelledImage(
         sha256=row.sha256,
         label=label,
