@@ -64,17 +64,18 @@ class Storm:
         wait_for(kept, "a checkpoint")
 
     def strike_at_work(self, target: str) -> None:
-        """Kill something of a worker that has a job."""
+        """Kill something of a worker that has a job, as soon as one has."""
 
-        def busy() -> list[Processes]:
+        def struck() -> bool:
             self.made.look_after()
-            return [it for worker in self.made.workers if (it := worker.processes()).supervisors]
+            workers = [worker.processes() for worker in self.made.workers]
+            busy = [found for found in workers if found.supervisors]
+            return bool(busy) and self.strike(self.random.choice(busy), target)
 
-        wait_for(busy, "a worker at work")
-        self.strike(self.random.choice(busy()), target)
+        wait_for(struck, "a worker at work")
 
-    def strike(self, found: Processes, target: str) -> None:
-        """Kill something of a worker."""
+    def strike(self, found: Processes, target: str) -> bool:
+        """Kill something of a worker; say whether it was still there."""
         victims = {
             "child": found.children[:1],
             "supervisor": found.supervisors[:1],
@@ -82,9 +83,11 @@ class Storm:
             "whole worker": found.all,
         }[target]
         working = bool(found.children)
-        if [pid for pid in victims if kill(pid)]:
+        killed = any([kill(pid) for pid in victims])
+        if killed:
             self.hits[target] += 1
             self.phases["at work" if working else "idle or starting"] += 1
+        return killed
 
 
 def run(home: Path, *, quick: bool, report: Callable[[str], None]) -> dict[str, Any]:
@@ -111,9 +114,10 @@ def run(home: Path, *, quick: bool, report: Callable[[str], None]) -> dict[str, 
 
 
 def _breeze(storm: Storm) -> dict[str, int]:
-    """Kill each target but one once, while it works on one of two tunings."""
-    asked = {storm.made.tune(seed=0): 0 for _ in range(2)}
+    """Kill each target but one once, each time with another tuning to be done."""
+    asked = dict[str, int]()
     for target in ("child", "supervisor", "whole worker"):
+        asked[storm.made.tune(seed=0)] = 0
         storm.strike_at_work(target)
     return asked
 
