@@ -83,11 +83,11 @@ class Storm:
             "whole worker": found.all,
         }[target]
         working = bool(found.children)
-        killed = any([kill(pid) for pid in victims])
+        killed = [pid for pid in victims if kill(pid)]
         if killed:
             self.hits[target] += 1
             self.phases["at work" if working else "idle or starting"] += 1
-        return killed
+        return bool(killed)
 
 
 def run(home: Path, *, quick: bool, report: Callable[[str], None]) -> dict[str, Any]:
