@@ -21,7 +21,7 @@ from models.baselines.zero_shot import zero_shot
 from models.dataset import MIN_HOLDOUT_GROUPS, LabelledImage
 from models.decision import class_probabilities
 from models.errors import BadDataset
-from models.evaluation.contest import Confidence, GateResult, Opponent, OpponentName
+from models.evaluation.contest import GateResult, Opponent, OpponentName
 from models.evaluation.metrics import evaluate
 from models.evaluation.paired import paired_difference
 from models.evaluation.results import Basis
@@ -264,14 +264,8 @@ class Contest:
             groups=_groups(self._images, len(self._classes)),
             candidate=evaluate(own, torch.from_numpy(labels), self.basis),
             opponents=opponents,
-            confidence=self._confidence(own),
             seconds=round(time.monotonic() - self._started, 3),
         )
-
-    def _confidence(self, probabilities: Probabilities) -> Confidence:
-        best, place = probabilities.max(dim=1)
-        other = np.array([spec.role == "other" for spec in self._classes])
-        return Confidence.of(best.numpy(), other[place.numpy()])
 
     def _step(self, done: int, total: int, step: int) -> None:
         self._say("evaluate", done + step, total)

@@ -1,134 +1,127 @@
-"""Drift: are the images of late such as the version knows?
+"""Drift: are the images of late such as the version was given at first?
 
 Two figures over the last predictions of what is in production: the mean probability of the label,
-and the share of `undecidable`. They are held against the version's own on images that it was not
-tuned on, which its gates measured; without gates, against its first predictions. It drifts where
-the 95 % interval of a difference leaves out zero on the bad side: less sure, or less often decided.
+and the share of `undecidable`. They are held against the version's first predictions, the only
+images whose mixture of classes and whose rule of decision are the line's own. It drifts where the
+95 % interval of a difference leaves out zero on the bad side: less sure, or less often decided.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Self
 from uuid import UUID
 
 import numpy as np
-from sqlalchemy import select
+from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app.core.shares import Mean, Share, gap
-from app.core.tables import GateRun, PredictionRecord
-from models.evaluation.contest import Confidence, GateResult
+from app.core.tables import PredictionRecord
 
-Basis = Literal["gates", "first predictions"]
+FIRST, LEAST = 200, 50
+_LOW_SHARE = 0.05
+_ROUNDING = 1e-6  # of a stored probability
 
-WINDOW, LEAST = 200, 50
+
+class Confidence(BaseModel):
+    """How sure a version was, over some of its predictions.
+
+    Attributes:
+        images: how many there were.
+        mean_probability: of the label, with its standard deviation beside it.
+        undecidable: share of them.
+        low_probability: one image in twenty is less sure than this.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    images: int = Field(examples=[200])
+    mean_probability: float = Field(examples=[0.93])
+    deviation: float = Field(examples=[0.1])
+    undecidable: float = Field(examples=[0.02])
+    low_probability: float = Field(examples=[0.61])
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float, str]]) -> Self | None:
+        """Sum up the probabilities and decisions of predictions; None of nothing."""
+        if not rows:
+            return None
+        probabilities = np.array([probability for probability, _ in rows])
+        return cls(
+            images=len(rows),
+            mean_probability=float(probabilities.mean()),
+            deviation=float(probabilities.std()),
+            undecidable=float(np.mean([decision == "undecidable" for _, decision in rows])),
+            low_probability=float(np.quantile(probabilities, _LOW_SHARE)),
+        )
+
+    @property
+    def probability(self) -> Mean:
+        """The mean probability; never without variance, as each is rounded."""
+        return Mean(self.mean_probability, self.deviation**2 + _ROUNDING**2, self.images)
+
+    @property
+    def undecided(self) -> Mean:
+        """The share of `undecidable`; never without variance, as few images show no exception."""
+        smoothed = (self.undecidable * self.images + 1) / (self.images + 2)
+        return Mean(self.undecidable, smoothed * (1 - smoothed), self.images)
 
 
 @dataclass(frozen=True)
 class Drift:
-    """How the last predictions of a version compare with what it was seen to do before.
+    """How the last predictions of a version compare with its first ones.
 
     Attributes:
-        images: how many are looked at.
-        basis: what they are held against; None where there is nothing yet.
-        reference: those figures.
-        mean_probability, undecidable: of the last ones.
-        probability_change, undecidable_change: less the reference's; None where there are too few.
-        drifting: one of them is worse than chance allows; None where nobody can say yet.
+        first: the first 200; None while there are fewer.
+        last: at most 200 that came after those; None where there is none.
     """
 
-    images: int
-    basis: Basis | None
-    reference: Confidence | None
-    mean_probability: float | None
-    undecidable: float | None
-    probability_change: Share | None
-    undecidable_change: Share | None
+    first: Confidence | None
+    last: Confidence | None
+
+    @property
+    def probability_change(self) -> Share | None:
+        """Of the mean probability; None where there are too few predictions."""
+        if self.first is None or self.last is None or self.last.images < LEAST:
+            return None
+        return gap(self.last.probability, self.first.probability)
+
+    @property
+    def undecidable_change(self) -> Share | None:
+        """Of the share of `undecidable`; None where there are too few predictions."""
+        if self.first is None or self.last is None or self.last.images < LEAST:
+            return None
+        return gap(self.last.undecided, self.first.undecided)
 
     @property
     def drifting(self) -> bool | None:
-        """Whether the images are others than those that the version knows."""
-        if self.probability_change is None or self.undecidable_change is None:
-            return None
-        return self.probability_change.high < 0 or self.undecidable_change.low > 0
+        """Whether the images are others than at first; None where nobody can say yet."""
+        surer, shyer = self.probability_change, self.undecidable_change
+        return None if surer is None or shyer is None else surer.high < 0 or shyer.low > 0
 
     @property
     def low_probability(self) -> float | None:
-        """One image in twenty of those it knows is less sure than this."""
-        return None if self.reference is None else self.reference.low_probability
-
-
-class _Said(NamedTuple):
-    probability: float
-    undecidable: bool
+        """One image in twenty of the first ones is less sure than this."""
+        return None if self.first is None else self.first.low_probability
 
 
 def drift_of(session: Session, project_id: UUID, version_id: UUID) -> Drift:
-    """Look at the last predictions of the version in its project."""
-    last = _said(session, project_id, version_id, newest=True)
-    basis, reference = _reference(session, project_id, version_id, last)
-    now = None if not last else _confidence(last)
-    if now is None or reference is None or now.images < LEAST:
-        return Drift(
-            images=len(last),
-            basis=basis,
-            reference=reference,
-            mean_probability=None if now is None else now.mean_probability,
-            undecidable=None if now is None else now.undecidable,
-            probability_change=None,
-            undecidable_change=None,
-        )
-    return Drift(
-        images=now.images,
-        basis=basis,
-        reference=reference,
-        mean_probability=now.mean_probability,
-        undecidable=now.undecidable,
-        probability_change=gap(_probability(now), _probability(reference)),
-        undecidable_change=gap(_undecidable(now), _undecidable(reference)),
-    )
-
-
-def _probability(found: Confidence) -> Mean:
-    return Mean(found.mean_probability, found.deviation**2, found.images)
-
-
-def _undecidable(found: Confidence) -> Mean:
-    """Return the share; its variance is never none, since few images show no exception."""
-    smoothed = (found.undecidable * found.images + 1) / (found.images + 2)
-    return Mean(found.undecidable, smoothed * (1 - smoothed), found.images)
-
-
-def _reference(
-    session: Session, project_id: UUID, version_id: UUID, last: Sequence[_Said]
-) -> tuple[Basis | None, Confidence | None]:
-    query = (
-        select(GateRun.result)
-        .where(GateRun.version_id == version_id, GateRun.state == "succeeded")
-        .order_by(GateRun.id.desc())
-        .limit(1)
-    )
-    result = session.scalar(query)
-    if result is not None:
-        return "gates", GateResult.model_validate(result).confidence
-    if len(last) < WINDOW:
-        return None, None
-    return "first predictions", _confidence(_said(session, project_id, version_id, newest=False))
-
-
-def _said(session: Session, project_id: UUID, version_id: UUID, *, newest: bool) -> Sequence[_Said]:
+    """Look at the predictions of the version in its project."""
     row = PredictionRecord
-    query = (
-        select(row.probability, row.decision)
-        .where(row.project_id == project_id, row.model_version_id == version_id)
-        .order_by(row.id.desc() if newest else row.id)
-        .limit(WINDOW)
+    # Ids are in the order of time: what other versions said before is not looked through.
+    of_it = [row.project_id == project_id, row.id > version_id, row.model_version_id == version_id]
+    first = select(row.id).where(*of_it).order_by(row.id).limit(FIRST)
+    ids = list(session.scalars(first))
+    if len(ids) < FIRST:
+        return Drift(first=None, last=None)
+    return Drift(
+        first=_confidence(session, [*of_it, row.id <= ids[-1]]),
+        last=_confidence(session, [*of_it, row.id > ids[-1]]),
     )
-    return [_Said(share, made == "undecidable") for share, made in session.execute(query)]
 
 
-def _confidence(said: Sequence[_Said]) -> Confidence:
-    return Confidence.of(
-        np.array([each.probability for each in said]),
-        np.array([each.undecidable for each in said]),
-    )
+def _confidence(session: Session, which: Sequence[ColumnElement[bool]]) -> Confidence | None:
+    row = PredictionRecord
+    query = select(row.probability, row.decision).where(*which).order_by(row.id.desc()).limit(FIRST)
+    return Confidence.of([(each.probability, each.decision) for each in session.execute(query)])

@@ -10,11 +10,9 @@ from app.core.shares import Share
 from app.core.tables import Decision, ReviewAction
 from app.core.tables import Feedback as FeedbackRow
 from app.core.tables import Review as ReviewRow
-from app.feedback.drift import WINDOW, Basis, Drift
+from app.feedback.drift import FIRST, Confidence, Drift
 from app.feedback.ranking import Ranked, Reason
 from app.feedback.service import Queue
-from app.registry.gate_schemas import CONFIDENCE
-from models.evaluation.contest import Confidence
 
 _PREDICTION = "01a20b61-3c4d-7e5f-8a9b-0c1d2e3f4a5b"
 
@@ -35,20 +33,16 @@ class IntervalOut(BaseModel):
 
 
 class DriftOut(BaseModel):
-    """How the last predictions compare with what the version was seen to do before."""
+    """How the last predictions compare with the version's first ones."""
 
     drifting: bool | None = Field(
         description="The version is less sure, or decides less often, than chance allows; null"
         " where nobody can say yet."
     )
-    images: int = Field(description=f"At most the last {WINDOW}.", examples=[WINDOW])
-    basis: Basis | None = Field(
-        description="`gates`: images that it was not tuned on, as its gates measured."
-        " `first predictions`: those of its first days."
+    first: Confidence | None = Field(
+        description=f"Its first {FIRST} predictions; null while there are fewer."
     )
-    mean_probability: float | None = Field(examples=[0.91])
-    undecidable: float | None = Field(examples=[0.02])
-    reference: Confidence | None = Field(examples=[CONFIDENCE])
+    last: Confidence | None = Field(description=f"At most {FIRST} that came after those.")
     probability_change: IntervalOut | None
     undecidable_change: IntervalOut | None
 
@@ -57,11 +51,8 @@ class DriftOut(BaseModel):
         """Return the comparison as JSON shows it."""
         return cls(
             drifting=drift.drifting,
-            images=drift.images,
-            basis=drift.basis,
-            mean_probability=drift.mean_probability,
-            undecidable=drift.undecidable,
-            reference=drift.reference,
+            first=drift.first,
+            last=drift.last,
             probability_change=IntervalOut.of(drift.probability_change),
             undecidable_change=IntervalOut.of(drift.undecidable_change),
         )

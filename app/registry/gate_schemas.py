@@ -11,7 +11,7 @@ from app.projects.gate_policy import GatePolicy
 from app.registry.gates import GatesView
 from app.registry.verdicts import Gate, Verdict
 from app.tunings.schemas import FailureOut, ProgressOut
-from models.evaluation.contest import Confidence, Opponent
+from models.evaluation.contest import Opponent
 from models.evaluation.results import Basis, Evaluation
 
 _SHARE = {"value": 0.95, "low": 0.91, "high": 0.98}
@@ -24,13 +24,6 @@ _EVALUATION = {
     "per_class": [_SHARE, _SHARE],
     "confusion": [[97, 3], [7, 93]],
     "ece": 0.03,
-}
-CONFIDENCE = {
-    "images": 200,
-    "mean_probability": 0.93,
-    "deviation": 0.1,
-    "undecidable": 0.02,
-    "low_probability": 0.61,
 }
 _POLICY = {"enabled": True, "margin": 0.05, "inconclusive": "allow", "floors": {"scratch": 0.9}}
 
@@ -67,7 +60,6 @@ class FoundOut(BaseModel):
     opponents: list[Opponent] = Field(
         examples=[[{"name": "production", "macro": _SHARE, "difference": _GAP}]]
     )
-    confidence: Confidence = Field(examples=[CONFIDENCE])
     seconds: float = Field(examples=[21.5])
 
 

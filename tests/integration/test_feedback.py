@@ -12,14 +12,14 @@ from app.core.database import Database
 from app.core.ids import new_id
 from app.core.queue import TUNE, InMemoryQueue
 from app.core.storage import LocalStorage
-from app.core.tables import GateRun, KeepImages, PredictionRecord, ShadowAnswer
+from app.core.tables import KeepImages, PredictionRecord, ShadowAnswer
+from app.feedback.drift import FIRST, LEAST
 from models.artifact import Artifact
 from tests.integration import serving, tiny
 from tests.integration.conftest import MakeClient
 from tests.integration.files import zip_of
 from tests.integration.problems import assert_problem
 from tests.integration.serving import Served
-from tests.integration.test_gates import RESULT
 
 PNG = {"content-type": "image/png"}
 ZIP = {"content-type": "application/zip"}
@@ -227,27 +227,41 @@ def test_a_review_that_cannot_be(client: TestClient, served: Served, recorded: R
     assert_problem(review(of_it, action="keep"), 409, "conflict", names="holdout", field="group")
 
 
-def test_drift_is_told_against_what_the_gates_measured(
-    client: TestClient, served: Served, recorded: Recorded, database: Database
+def test_drift_is_told_against_the_first_predictions(
+    client: TestClient, served: Served, recorded: Recorded
 ) -> None:
     address = f"/v1/projects/{served.project}/review"
-    assert client.get(address).json()["drift"]["drifting"] is None
-    with database.unit_of_work() as session:
-        session.add(
-            GateRun(
-                project_id=served.project, version_id=served.model, state="succeeded",
-                result=RESULT,
-            )
-        )  # fmt: skip
-    for number in range(60):
-        recorded(0.92 + 0.001 * (number % 3))
+    for number in range(FIRST):
+        recorded(0.92 + 0.001 * (number % 3), kept=False)
+        if number in (0, FIRST - 2):
+            assert client.get(address).json()["drift"]["first"] is None
+    for number in range(LEAST):
+        assert client.get(address).json()["drift"]["drifting"] is None
+        recorded(0.92 + 0.001 * (number % 3), kept=False)
     drift = client.get(address).json()["drift"]
-    assert (drift["drifting"], drift["basis"], drift["images"]) == (False, "gates", 60)
-    for number in range(60):
+    assert drift["drifting"] is False
+    assert (drift["first"]["images"], drift["last"]["images"]) == (FIRST, LEAST)
+    for number in range(LEAST):
         recorded(0.55 + 0.001 * (number % 3))
     drift = client.get(f"/v1/projects/{served.project}/shadow").json()["drift"]
     assert drift["drifting"] is True
     assert drift["probability_change"]["high"] < 0
+    assert drift["undecidable_change"]["high"] > 0  # it decides as it did
     shown = client.get(address).json()
-    assert shown["waiting"] == 60  # less sure than one in twenty of those that it knows
+    assert shown["waiting"] == LEAST  # less sure than one in twenty of the first
     assert shown["items"][0]["reasons"] == ["drifting"]
+
+
+def test_deciding_less_often_is_drift(
+    client: TestClient, served: Served, recorded: Recorded
+) -> None:
+    for number in range(FIRST + LEAST):
+        recorded(0.9, kept=False, decision="undecidable" if number % 5 == 0 else "ok")
+    address = f"/v1/projects/{served.project}/review"
+    assert client.get(address).json()["drift"]["drifting"] is False
+    for _ in range(LEAST):
+        recorded(0.9, kept=False, decision="undecidable")
+    drift = client.get(address).json()["drift"]
+    assert drift["drifting"] is True
+    assert drift["undecidable_change"]["low"] > 0
+    assert drift["first"]["undecidable"] == pytest.approx(0.2)

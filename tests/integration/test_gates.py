@@ -37,10 +37,6 @@ RESULT: dict[str, Any] = {
         {"name": name, "macro": FIGURES, "difference": {"value": 0.1, "low": 0.02, "high": 0.2}}
         for name in ("production", "zero-shot", "linear-probe")
     ],
-    "confidence": {
-        "images": 60, "mean_probability": 0.9, "deviation": 0.1, "undecidable": 0.1,
-        "low_probability": 0.6,
-    },
     "seconds": 1.0,
 }  # fmt: skip
 

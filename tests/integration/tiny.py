@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Sequence
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from uuid import UUID
@@ -74,9 +75,9 @@ def tuned_artifact(
     images = []
     for label in range(len(classes)):
         for number in range(count):
-            data = photograph(label, number)
-            name = sha256(data).hexdigest()
-            images.append(LabelledImage(name, label, name, "train", lambda d=data: d, name))
+            read = partial(photograph, label, number)
+            name = sha256(read()).hexdigest()
+            images.append(LabelledImage(name, label, name, "train", read, name))
     tuning = CoreTuning(
         classes,
         images,
