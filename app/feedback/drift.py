@@ -6,9 +6,10 @@ images whose mixture of classes and whose rule of decision are the line's own. I
 95 % interval of a difference leaves out zero on the bad side: less sure, or less often decided.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 from uuid import UUID
 
 import numpy as np
@@ -16,12 +17,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from app.core.shares import Mean, Share, gap
 from app.core.tables import PredictionRecord
+from models.evaluation.contest import Difference
 
 FIRST, LEAST = 200, 50
+_Z = 1.959964  # of the middle 95 %
 _LOW_SHARE = 0.05
 _ROUNDING = 1e-6  # of a stored probability
+
+
+class Mean(NamedTuple):
+    """The mean of values, their variance, and how many there are."""
+
+    value: float
+    variance: float
+    number: int
+
+    def less(self, other: "Mean") -> Difference:
+        """Return the difference of two means with its normal interval."""
+        value = self.value - other.value
+        half = _Z * math.sqrt(self.variance / self.number + other.variance / other.number)
+        return Difference(value=value, low=value - half, high=value + half)
 
 
 class Confidence(BaseModel):
@@ -81,18 +97,18 @@ class Drift:
     last: Confidence | None
 
     @property
-    def probability_change(self) -> Share | None:
+    def probability_change(self) -> Difference | None:
         """Of the mean probability; None where there are too few predictions."""
         if self.first is None or self.last is None or self.last.images < LEAST:
             return None
-        return gap(self.last.probability, self.first.probability)
+        return self.last.probability.less(self.first.probability)
 
     @property
-    def undecidable_change(self) -> Share | None:
+    def undecidable_change(self) -> Difference | None:
         """Of the share of `undecidable`; None where there are too few predictions."""
         if self.first is None or self.last is None or self.last.images < LEAST:
             return None
-        return gap(self.last.undecided, self.first.undecided)
+        return self.last.undecided.less(self.first.undecided)
 
     @property
     def drifting(self) -> bool | None:

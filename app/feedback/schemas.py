@@ -6,13 +6,14 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.core.shares import Share
 from app.core.tables import Decision, ReviewAction
 from app.core.tables import Feedback as FeedbackRow
 from app.core.tables import Review as ReviewRow
 from app.feedback.drift import FIRST, Confidence, Drift
 from app.feedback.ranking import Ranked, Reason
 from app.feedback.service import Queue
+from models.evaluation.contest import Difference
+from models.evaluation.results import Proportion
 
 _PREDICTION = "01a20b61-3c4d-7e5f-8a9b-0c1d2e3f4a5b"
 
@@ -27,9 +28,9 @@ class IntervalOut(BaseModel):
     high: float = Field(examples=[0.99])
 
     @classmethod
-    def of(cls, found: Share | None) -> Self | None:
+    def of(cls, found: Proportion | Difference | None) -> Self | None:
         """Return the figure as JSON shows it."""
-        return None if found is None else cls(**found._asdict())
+        return None if found is None else cls(**found.model_dump())
 
 
 class DriftOut(BaseModel):

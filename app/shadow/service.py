@@ -13,7 +13,6 @@ from app.core.access import Principal
 from app.core.errors import Conflict
 from app.core.ids import time_of
 from app.core.settings import GateSettings
-from app.core.shares import Share, share
 from app.core.tables import ModelVersion, Project, Tuning
 from app.feedback.drift import Drift, drift_of
 from app.projects import repository as project_rows
@@ -25,6 +24,8 @@ from app.registry.service import CANDIDATE, PRODUCTION
 from app.shadow import repository
 from app.shadow.repository import Example, Pair, Right
 from models.errors import ArtifactMismatch, ShotlineError
+from models.evaluation.proportions import proportion
+from models.evaluation.results import Proportion
 
 State = Literal["off", "waiting", "refused", "on"]
 _EXAMPLES = 20
@@ -59,9 +60,10 @@ class ShadowView:
         return sum(pair.images for pair in self.pairs)
 
     @property
-    def agreement(self) -> Share | None:
-        """The share of them with the same decision and label."""
-        return share(sum(pair.images for pair in self.pairs if not pair.differs), self.images)
+    def agreement(self) -> Proportion | None:
+        """The share of them with the same decision and label; None of nothing."""
+        alike = sum(pair.images for pair in self.pairs if not pair.differs)
+        return proportion(alike, self.images) if self.images else None
 
     @property
     def decisions_differ(self) -> int:

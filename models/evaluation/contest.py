@@ -10,7 +10,7 @@ OpponentName = Literal["production", "zero-shot", "linear-probe"]
 
 
 class Difference(BaseModel):
-    """A difference of macro accuracies with its 95 % interval, see `models.evaluation.paired`."""
+    """A difference of two figures with its 95 % interval."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -26,7 +26,7 @@ class Opponent(BaseModel):
         name: what is in production, the backbone without tuning, or a linear probe on the version's
             own training images.
         macro: its macro accuracy on the same images.
-        difference: the version's macro accuracy less this one, image by image.
+        difference: the version's macro accuracy less this one, see `models.evaluation.paired`.
     """
 
     model_config = ConfigDict(frozen=True)
