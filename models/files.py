@@ -61,3 +61,9 @@ def flush_to_disk(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def flush_folder(folder: Path) -> None:
+    """Have all below a folder survive a power cut, before the name does that promises it."""
+    for path in [*folder.rglob("*"), folder]:
+        flush_to_disk(path)

@@ -22,7 +22,7 @@ from app.core.disk import shown_bytes, space
 from app.core.errors import Duplicate
 from models.backbone_files import CONFIG_NAME, LOCAL, content_digest
 from models.errors import BackboneUnavailable, BadInput, StorageFull, file_errors
-from models.files import flush_to_disk
+from models.files import flush_folder, flush_to_disk
 from models.progress import Progress, no_progress
 
 WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -120,7 +120,7 @@ def import_backbone(
         )
         with file_errors(final, "written"):
             (temporary / _NOTE).write_text(json.dumps(asdict(made), indent=1), encoding="utf-8")
-            _flush(temporary)
+            flush_folder(temporary)
             try:
                 temporary.rename(final)
             except OSError as error:
@@ -312,9 +312,3 @@ def _load(source: str, stick: Path) -> str:
         raise BackboneUnavailable(
             f"{stick} cannot be used: {reason}", fix=error.fix, field="file"
         ) from error
-
-
-def _flush(folder: Path) -> None:
-    for path in folder.iterdir():
-        flush_to_disk(path)
-    flush_to_disk(folder)

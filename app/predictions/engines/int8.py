@@ -17,8 +17,8 @@ from app.predictions.engines.encoder import BackboneFacts, ImageEncoder, warm_up
 from app.predictions.engines.onnx_engine import FILE, OnnxEncoder
 from app.predictions.engines.openvino_engine import OpenVinoEncoder
 from app.predictions.engines.speed import fastest
-from app.predictions.engines.store import EngineStore, check_files, checksums, flush
-from models.files import flush_to_disk
+from app.predictions.engines.store import EngineStore, check_files, checksums
+from models.files import flush_folder, flush_to_disk
 from models.imaging import PixelSpec
 
 log = structlog.get_logger(__name__)
@@ -166,7 +166,7 @@ class Int8Store:
         files = checksums(prepared)
         written = verdict.model_copy(update={"files": files}).model_dump_json(indent=1)
         (prepared / _VERDICT).write_text(written, encoding="utf-8")
-        flush(prepared)
+        flush_folder(prepared)
         folder = self.folder(verdict.digest)
         with self.preparing() as bin_:
             with suppress(FileNotFoundError):

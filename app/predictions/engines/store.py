@@ -17,7 +17,7 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from app.predictions.engines.agreement import Probe
-from models.files import file_sha256, flush_to_disk
+from models.files import file_sha256, flush_folder
 from models.imaging import PixelSpec
 
 log = structlog.get_logger(__name__)
@@ -124,7 +124,7 @@ class EngineStore:
         files = checksums(prepared)
         written = choice.model_copy(update={"files": files}).model_dump_json(indent=1)
         (prepared / _CHOICE).write_text(written, encoding="utf-8")
-        flush(prepared)
+        flush_folder(prepared)
         self._drop_oldest()
         try:
             return prepared.rename(self.folder(key))
@@ -152,9 +152,3 @@ def check_files(folder: Path, known: Mapping[str, str]) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def flush(folder: Path) -> None:
-    """Have the files survive a power cut before the name does that promises them."""
-    for path in _files(folder):
-        flush_to_disk(path)
