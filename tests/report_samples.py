@@ -15,8 +15,9 @@ from models.collapse.regularizers import class_means
 from models.evaluation.metrics import evaluate
 from models.evaluation.proportions import proportion
 from models.evaluation.results import Basis
-from models.findings.finding import FindingSummary, ImageRef
+from models.findings.finding import Finding, ImageRef, summaries
 from models.imaging import View
+from models.language import phrase
 from models.learning_curve import ClassCurve, CurvePoint, Estimate, LearningCurve, PowerLaw
 from models.recipe import Recipe
 from models.report import Heat, Mistake, ReportData
@@ -139,19 +140,24 @@ def sample_extras() -> dict[str, Any]:
         calibration_groups={"ok": 17, "ng": 33},
     )
     ref = ImageRef(sha256="c" * 64, name="stain/0007.png", label="stain", split="train")
-    findings = [
-        FindingSummary(
-            kind="exact_duplicate",
-            severity="serious",
-            count=2,
-            sentence="One photograph is there twice. Keep one.",
-            examples=[[ref, ref]],
-        ),
-        FindingSummary(kind="blur", severity="note", count=1, sentence="One is blurred. Again."),
-    ]
+    pair = phrase("finding.pair", first="stain/0007.png", second="good/0001.png")
+    twice = Finding.told(
+        [phrase("finding.exact_duplicate.labels", images=pair, labels=["good", "stain"])],
+        [phrase("fix.copies.labels")],
+        kind="exact_duplicate",
+        severity="serious",
+        images=[ref, ref.model_copy(update={"name": "good/0001.png", "label": "good"})],
+    )
+    named = phrase("finding.image", name="stain/0008.png", label="stain")
+    blurred = Finding.told(
+        [phrase("finding.blur.said", image=named)],
+        [phrase("fix.blur")],
+        kind="blur",
+        severity="note",
+    )
     return {
         "trust": trust,
-        "findings": findings,
+        "findings": summaries([twice, blurred]),
         "learning_curve": sample_curve(),
         "search": sample_search(),
     }

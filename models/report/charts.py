@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from models.report.language import ENGLISH, Language
+from models.language import ENGLISH, Language
 from models.report.palette import cosine_class
 from models.report.words import number, short
 

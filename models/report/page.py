@@ -8,6 +8,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from models.language import ENGLISH, LANGUAGES, Language, LanguageCode
 from models.report import (
     charts,
     costs,
@@ -21,7 +22,6 @@ from models.report import (
     words,
 )
 from models.report.data import ReportData
-from models.report.language import ENGLISH, LANGUAGES, Language, LanguageCode
 from models.report.palette import cosine_class, ramp_css
 
 # Nothing is loaded and nothing is run, whatever a class is called.

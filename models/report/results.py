@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from models.classes import ClassSpec
 from models.evaluation.proportions import proportion
 from models.evaluation.results import Evaluation, Proportion
+from models.language import ENGLISH, Language
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 from models.report.palette import share_class
 
 # Beyond so many classes a confusion matrix fills the page and says nothing.

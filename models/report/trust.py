@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from models.evaluation.results import Proportion
+from models.language import ENGLISH, Language
 from models.report.charts import LineChart, Series, line_chart
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 from models.report.words import number
 from models.trust.metrics import ReliabilityBin, TrustMetrics
 

@@ -19,12 +19,12 @@ from models.dataset import LabelledImage
 from models.errors import ArtifactMismatch, DamagedArtifact
 from models.evaluation.proportions import proportion
 from models.evaluation.results import WrongImage
+from models.language import ENGLISH, JAPANESE
 from models.report import ReportData, evidence, geometry, images, render_report, searched, trust
 from models.report.costs import costs
 from models.report.data import MAX_PICTURE_BYTES, small_jpeg
 from models.report.document import report_document
 from models.report.kept import KeptReport, is_page
-from models.report.language import ENGLISH, JAPANESE
 from models.report.palette import heat_colours
 from models.report.pictures import draw_mistakes, overlay
 from models.trust.policy import DecisionPolicy
@@ -214,9 +214,18 @@ def test_what_is_kept_comes_back_and_anything_else_is_refused() -> None:
 def test_findings_speak_the_pages_language() -> None:
     found = sample_extras()["findings"]
     english, japanese = images.findings(found), images.findings(found, JAPANESE)
-    assert english[0].sentence == "One photograph is there twice. Keep one."
-    assert japanese[0].sentence == JAPANESE.say("finding.exact_duplicate.fix")
-    assert english[0].examples == ["stain/0007.png", "stain/0007.png"]
+    assert english[0].sentence == (
+        "'stain/0007.png' and 'good/0001.png' are the same file, under the labels 'good', 'stain'."
+        " Decide which label is right, and remove or relabel the others."
+    )
+    assert japanese[0].sentence == (
+        "「stain/0007.png」と「good/0001.png」は同じファイルですが、ラベルが「good」、「stain」と異なり"
+        "ます。どのラベルが正しいかを決め、ほかは削除するかラベルを直してください。"
+    )
+    before = [one.model_copy(update={"said": []}) for one in found]
+    assert images.findings(before)[0].sentence == english[0].sentence
+    assert images.findings(before, JAPANESE)[1].sentence == JAPANESE.say("advice.blur")
+    assert english[0].examples == ["stain/0007.png", "good/0001.png"]
     assert "found something serious" in render_report(full())
     nothing = with_extras(sample_report(NAMES), findings=[])
     assert ENGLISH.say("findings.none") in render_report(nothing)
