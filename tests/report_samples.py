@@ -22,7 +22,7 @@ from models.learning_curve import ClassCurve, CurvePoint, Estimate, LearningCurv
 from models.recipe import Recipe
 from models.report import Heat, Mistake, ReportData
 from models.search.result import Choice, Importance, SearchResult, TrialRecord
-from models.trust.metrics import Calibration, ReliabilityBin, TrustMetrics
+from models.trust.metrics import AlphaPoint, Calibration, ReliabilityBin, TrustMetrics
 
 PER_CLASS = 6
 DIM = 48
@@ -138,6 +138,22 @@ def sample_extras() -> dict[str, Any]:
         unlike=proportion(1, 50),
         reasons={"certain": 41, "mixed_roles": 8, "photograph_dark": 1, "budget": 0},
         calibration_groups={"ok": 17, "ng": 33},
+        curve=[
+            AlphaPoint(
+                alpha=alpha,
+                n_images=50,
+                decided=proportion(count, 50),
+                decided_accuracy=proportion(right, count),
+            )
+            for alpha, count, right in (
+                (0.02, 2, 2),
+                (0.05, 20, 20),
+                (0.1, 41, 40),
+                (0.2, 46, 43),
+                (0.3, 48, 44),
+                (0.5, 40, 38),
+            )
+        ],
     )
     ref = ImageRef(sha256="c" * 64, name="stain/0007.png", label="stain", split="train")
     pair = phrase("finding.pair", first="stain/0007.png", second="good/0001.png")

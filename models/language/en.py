@@ -174,6 +174,19 @@ TEXTS: Final[dict[str, str]] = {
     "reason.review_costs_less": "Undecided: to have a person look costs less",
     "reason.budget": "Undecided: would exceed the budget of wrong decisions",
     "reason.budget_not_held": "Undecided: too few photographs to keep the budget",
+    "trust.curve": "What deciding less would bring",
+    "trust.curve.note": "Of what is decided, the share that is right, over the share that is left to people. The"
+    " numbers at the points are alpha, the share of photographs whose set may miss the true class; {alpha} was asked for."
+    " Points of fewer than {least} decided photographs are left out.",
+    "trust.curve.right": "right",
+    "trust.curve.always": "always {role}",
+    "trust.curve.axis": "undecided",
+    "doubt.few": "It would decide {decided} of 100 such images; the rest it leaves to people.",
+    "doubt.few.more": "More images of {label!r} help; see `shotline enough`.",
+    "doubt.few.merge": "More images of {label!r}, or fewer classes of the same role, help; see `shotline enough`.",
+    "doubt.chance": "Of what it would decide, {right:.0%} is right ({low:.0%} to {high:.0%}): that is not surely more"
+    " than the {base:.0%} of calling every image {role}.",
+    "doubt.chance.fix": "Have people check its decisions until it was tuned on more images.",
     "trust.guarantee": "The guarantee holds on average over draws of photographs like these, one"
     " part at a time; it says nothing of another camera, another light or another kind of part.",
     # Confusions.

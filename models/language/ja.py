@@ -160,6 +160,19 @@ TEXTS: Final[dict[str, str]] = {
     "reason.review_costs_less": "判定保留：人が確認するほうがコストが低い",
     "reason.budget": "判定保留：誤判定の許容率を超えてしまう",
     "reason.budget_not_held": "判定保留：許容率を守るには画像が足りない",
+    "trust.curve": "判定保留を増やすと、判定はどれだけ正しくなるか",
+    "trust.curve.note": "横軸は判定保留（人に回す割合）、縦軸は自動で判定したうちの正解の割合です。点の数字は"
+    " alpha（予測集合が正しいクラスを逃してもよい割合）で、指定された値は {alpha} です。判定した画像が{least}枚未満の点は省いています。",
+    "trust.curve.right": "正解",
+    "trust.curve.always": "すべて{role}",
+    "trust.curve.axis": "判定保留",
+    "doubt.few": "このような画像100枚のうち、自動で判定するのは{decided}枚ほどで、残りは人の確認に回ります。",
+    "doubt.few.more": "「{label}」の画像を増やすと改善が見込めます（`shotline enough` で確認できます）。",
+    "doubt.few.merge": "「{label}」の画像を増やすか、同じ役割のクラスを減らすと改善が見込めます（`shotline enough` で確認"
+    "できます）。",
+    "doubt.chance": "自動で判定したうちの正解は{right:.0%}（{low:.0%}〜{high:.0%}）で、すべてを{role}とした場合の{base:.0%}を"
+    "確実に上回るとは言えません。",
+    "doubt.chance.fix": "より多くの画像でチューニングし直すまで、判定結果を人が確認してください。",
     "trust.guarantee": "この保証は、同様の条件で撮った画像を繰り返し抜き取ったときの平均について、1個の品を1件として"
     "成り立ちます。別のカメラ、照明、品種については何も保証しません。",
     # 混同

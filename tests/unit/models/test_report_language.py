@@ -9,6 +9,7 @@ import pytest
 
 import models.findings
 import models.report
+import models.trust
 from models import language as languages
 from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE
 from models.evaluation.results import Proportion
@@ -25,7 +26,9 @@ from tests.report_samples import (
     with_extras,
 )
 
-FOLDERS = [Path(package.__file__).parent for package in (models.report, models.findings)]
+FOLDERS = [
+    Path(package.__file__).parent for package in (models.report, models.findings, models.trust)
+]
 NAMES = ("good", "表面のきず 🔥", "stain")
 # Of keys that are put together where they are used.
 ENDINGS = {
