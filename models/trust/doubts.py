@@ -43,7 +43,11 @@ def measured(
         trust.decided,
         trust.decided_accuracy,
         [sum(row) for row in tuned.confusion],
-        _hardest(classes, [one.value for one in tuned.per_class], curve and curve.next_class),
+        _hardest(
+            classes,
+            [one.value for one in tuned.per_class],
+            None if curve is None else curve.next_class,
+        ),
     )
 
 
@@ -58,7 +62,9 @@ def measured_in(classes: Sequence[ClassSpec], metrics: Mapping[str, Any]) -> Mea
         None if right is None else Proportion.model_validate(right),
         [sum(row) for row in tuned["confusion"]],
         _hardest(
-            classes, [one["value"] for one in tuned["per_class"]], curve and curve["next_class"]
+            classes,
+            [one["value"] for one in tuned["per_class"]],
+            None if curve is None else curve["next_class"],
         ),
     )
 
