@@ -34,6 +34,7 @@ from models.imaging import View
 from models.recipe import Recipe
 from models.trust.calibration import calibrated, calibration
 from models.trust.conformal import one_per_group
+from models.trust.curve import ALPHAS
 from models.trust.evidence import Evidence, read_evidence
 from models.trust.folds import FoldModels, MainModel, TrainingImages, trust
 from models.trust.judge import Judge
@@ -45,7 +46,6 @@ from models.tuning import Tuning
 SETS = ("xsdd", "magnetic_tile", "elpv", "textile")
 OTHER = "clothing10"
 NAME, SHOTS, SPLITS = "trust", 16, 20
-ALPHAS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5)
 BUDGET = 0.05
 FIGURES = Path("docs/figures/trust")
 _SAMPLE = 200  # images of another set

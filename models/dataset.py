@@ -290,7 +290,9 @@ def _read_image(path: Path, root: Path, label: int, groups: Mapping[str, str]) -
     try:
         facts = check_image(path.read_bytes())
     except BadImage as error:
-        raise BadImage(f"{path}: {error.problem}", fix=error.fix, field=name) from error
+        raise BadImage(
+            f"{path}: {error.problem}", fix=error.fix, field=name, fault=error.fault
+        ) from error
     except OSError as error:
         raise _unreadable(path, error, name) from error
     group = groups.get(name, facts.sha256)

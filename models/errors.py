@@ -27,6 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
+ImageFault = Literal["empty", "foreign", "large", "form", "damaged"]
+
 
 class ShotlineError(Exception):
     """What went wrong in a sentence that names the value at fault, and what to do about it.
@@ -61,7 +63,18 @@ class BadInput(ShotlineError):
 
 
 class BadImage(BadInput):
-    """Bytes that cannot be used as an image."""
+    """Bytes that cannot be used as an image.
+
+    Args:
+        problem, fix, field: as of every error.
+        fault: which of the faults it is, for who says it in other words.
+    """
+
+    def __init__(
+        self, problem: str, *, fix: str, field: str | None = None, fault: ImageFault = "damaged"
+    ) -> None:
+        super().__init__(problem, fix=fix, field=field)
+        self.fault: ImageFault = fault
 
 
 class BadName(BadInput):

@@ -176,7 +176,9 @@ def _decode(
     data: bytes, max_pixels: int, shrink: Callable[[int, int], int]
 ) -> tuple[Photograph, str]:
     if not data:
-        raise BadImage("The image has 0 bytes.", fix="Send the file again; it arrived empty.")
+        raise BadImage(
+            "The image has 0 bytes.", fix="Send the file again; it arrived empty.", fault="empty"
+        )
     check_parts(data)
     try:
         with PIL.Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -187,6 +189,7 @@ def _decode(
         raise BadImage(
             f"The file is not an image: it starts with {data[:8]!r}.",
             fix="Send a JPEG, PNG, WebP, BMP, TIFF or GIF.",
+            fault="foreign",
         ) from None
     except BadImage:
         raise
@@ -204,12 +207,14 @@ def _check_header(image: PIL.Image.Image, max_pixels: int) -> None:
             f" {image.width * image.height / 1e6:.0f} megapixels;"
             f" at most {max_pixels / 1e6:.0f} are allowed.",
             fix="Send a smaller image, or one of the region of interest alone.",
+            fault="large",
         )
     if max(image.size) > MAX_SIDE:
         raise BadImage(
             f"The image has {image.width} x {image.height} pixels;"
             f" at most {MAX_SIDE} are allowed on a side.",
             fix="Cut it into shorter images.",
+            fault="large",
         )
 
 
@@ -254,6 +259,7 @@ def _to_rgb_or_grey(image: PIL.Image.Image) -> PIL.Image.Image:
         raise BadImage(
             "The image has floating-point pixels, whose brightness has no fixed scale.",
             fix="Save it with 8 or 16 bits per pixel.",
+            fault="form",
         )
     if image.mode.startswith("I"):
         # In the pixels' own type: wider ones would take gigabytes of an image of 50 megapixels.

@@ -61,6 +61,7 @@ def check_opened(image: PIL.Image.Image, size: int, max_pixels: int) -> None:
             f"The {image.format} holds {more}{min(frames, MOST_FRAMES_COUNTED)} frames; one is"
             " expected.",
             fix="Send each frame as an image of its own.",
+            fault="form",
         )
     slow = image.format == "GIF" or (
         image.format == "BMP" and image.info.get("compression") in _RUN_LENGTH
@@ -70,6 +71,7 @@ def check_opened(image: PIL.Image.Image, size: int, max_pixels: int) -> None:
             f"The {image.format} has {size} bytes; at most {MOST_SLOW_BYTES} are allowed of this"
             " kind, which is slow to decode.",
             fix="Save it as PNG or JPEG.",
+            fault="large",
         )
     _check_tiles(image, max_pixels)
 
@@ -84,6 +86,7 @@ def _check_tiles(image: PIL.Image.Image, max_pixels: int) -> None:
             f"The {image.format} has tiles of {width} x {length} pixels; at most"
             f" {max_pixels / 1e6:.0f} megapixels are allowed.",
             fix="Save it without tiles, or with smaller ones.",
+            fault="large",
         )
 
 

@@ -15,13 +15,14 @@ from models.collapse.regularizers import class_means
 from models.evaluation.metrics import evaluate
 from models.evaluation.proportions import proportion
 from models.evaluation.results import Basis
-from models.findings.finding import FindingSummary, ImageRef
+from models.findings.finding import Finding, ImageRef, summaries
 from models.imaging import View
+from models.language import phrase
 from models.learning_curve import ClassCurve, CurvePoint, Estimate, LearningCurve, PowerLaw
 from models.recipe import Recipe
 from models.report import Heat, Mistake, ReportData
 from models.search.result import Choice, Importance, SearchResult, TrialRecord
-from models.trust.metrics import Calibration, ReliabilityBin, TrustMetrics
+from models.trust.metrics import AlphaPoint, Calibration, ReliabilityBin, TrustMetrics
 
 PER_CLASS = 6
 DIM = 48
@@ -137,21 +138,42 @@ def sample_extras() -> dict[str, Any]:
         unlike=proportion(1, 50),
         reasons={"certain": 41, "mixed_roles": 8, "photograph_dark": 1, "budget": 0},
         calibration_groups={"ok": 17, "ng": 33},
+        curve=[
+            AlphaPoint(
+                alpha=alpha,
+                n_images=50,
+                decided=proportion(count, 50),
+                decided_accuracy=proportion(right, count),
+            )
+            for alpha, count, right in (
+                (0.02, 2, 2),
+                (0.05, 20, 20),
+                (0.1, 41, 40),
+                (0.2, 46, 43),
+                (0.3, 48, 44),
+                (0.5, 40, 38),
+            )
+        ],
     )
     ref = ImageRef(sha256="c" * 64, name="stain/0007.png", label="stain", split="train")
-    findings = [
-        FindingSummary(
-            kind="exact_duplicate",
-            severity="serious",
-            count=2,
-            sentence="One photograph is there twice. Keep one.",
-            examples=[[ref, ref]],
-        ),
-        FindingSummary(kind="blur", severity="note", count=1, sentence="One is blurred. Again."),
-    ]
+    pair = phrase("finding.pair", first="stain/0007.png", second="good/0001.png")
+    twice = Finding.told(
+        [phrase("finding.exact_duplicate.labels", images=pair, labels=["good", "stain"])],
+        [phrase("fix.copies.labels")],
+        kind="exact_duplicate",
+        severity="serious",
+        images=[ref, ref.model_copy(update={"name": "good/0001.png", "label": "good"})],
+    )
+    named = phrase("finding.image", name="stain/0008.png", label="stain")
+    blurred = Finding.told(
+        [phrase("finding.blur.said", image=named)],
+        [phrase("fix.blur")],
+        kind="blur",
+        severity="note",
+    )
     return {
         "trust": trust,
-        "findings": findings,
+        "findings": summaries([twice, blurred]),
         "learning_curve": sample_curve(),
         "search": sample_search(),
     }

@@ -65,7 +65,7 @@ class FindingOut(BaseModel):
             )
             for ref in one.images
         ]
-        return cls(id=row.id, images=images, **one.model_dump(exclude={"images"}))
+        return cls(id=row.id, images=images, **one.model_dump(exclude={"images", "says", "asks"}))
 
 
 class ExaminationOut(BaseModel):

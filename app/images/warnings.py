@@ -12,6 +12,7 @@ from models.classes import normalise_name
 from models.findings.blur import is_blurred
 from models.findings.exposure import badly_exposed
 from models.findings.traits import PixelTraits
+from models.language import ENGLISH, phrase
 from models.names import printable
 
 # Bits of 64 in which the perceptual hashes of copies may differ. Photographs of a line are all
@@ -78,16 +79,19 @@ def add_warnings(checked: Sequence[Warned], known: Sequence[Known]) -> None:
         mine, pixels = seen[place], measured[place]
         wrong = badly_exposed(pixels)
         if wrong is not None:
-            entry.warnings.append(f"The image is {wrong.problem}. {wrong.fix}")
+            entry.warnings.append(_said(f"exposure.{wrong.fault}", f"exposure.{wrong.fault}"))
         usual = by_class[mine.key]
         if wrong is None and len(usual) >= _ENOUGH and is_blurred(pixels.sharpness, usual):
-            entry.warnings.append(
-                "The image is blurred beside the others of its class. Take it again in focus, or"
-                " leave it out."
-            )
+            entry.warnings.append(_said("blur.said", "blur"))
         copy = _copy_of(place, hashes, seen) if wrong is None else None
         if copy is not None:
             entry.warnings.append(_copied(copy, mine))
+
+
+def _said(what: str, fix: str) -> str:
+    """Return what is wrong with the file, as the doctor says it of an image."""
+    said = phrase(f"finding.{what}", image="The image"), phrase(f"fix.{fix}")
+    return ENGLISH.worded(said)
 
 
 def _seen(name: str, label: str, group: str | None) -> _Seen:

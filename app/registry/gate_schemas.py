@@ -9,8 +9,10 @@ from pydantic import BaseModel, Field
 from app.core.tables import JobState
 from app.projects.gate_policy import GatePolicy
 from app.registry.gates import GatesView
+from app.registry.schemas import warnings_of
 from app.registry.verdicts import Gate, Verdict
 from app.tunings.schemas import FailureOut, ProgressOut
+from models.classes import ClassSpec
 from models.evaluation.contest import Opponent
 from models.evaluation.results import Basis, Evaluation
 
@@ -78,6 +80,11 @@ class GatesOut(BaseModel):
     verdict: Verdict | None = Field(None, description="The worst of all gates.")
     passed: bool = Field(description="It may be promoted now.")
     gates: list[GateOut]
+    warnings: list[str] = Field(
+        [],
+        description="What speaks against letting it decide, as of the model; no gate.",
+        examples=[[]],
+    )
     found: FoundOut | None = None
     progress: ProgressOut | None = None
     failure: FailureOut | None = None
@@ -97,6 +104,10 @@ class GatesOut(BaseModel):
             verdict=view.verdict,
             passed=view.passed,
             gates=[_gate(gate, blocks=gate in failing) for gate in view.gates],
+            warnings=warnings_of(
+                [ClassSpec.model_validate(spec) for spec in view.version.classes],
+                view.version.metrics,
+            ),
             found=None
             if result is None
             else FoundOut(images=result.candidate.n_images, **dict(result)),

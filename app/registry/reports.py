@@ -14,10 +14,10 @@ from app.projects.decisions import policy_of
 from app.registry import service
 from app.registry.service import VersionView
 from models.artifact import Artifact
+from models.language import LanguageCode
 from models.report import ReportData, render_report
 from models.report.document import report_document
 from models.report.kept import KeptReport, is_page
-from models.report.language import LanguageCode
 
 
 def page(session: Session, storage: Storage, found: VersionView, language: LanguageCode) -> bytes:

@@ -19,7 +19,7 @@ from app.registry import gates, promotion, reports, service
 from app.registry.gate_schemas import GatesOut
 from app.registry.schemas import AliasIn, AliasOut, ModelOut, MoveOut, ReportOut, RollbackIn
 from models.errors import BadName
-from models.report.language import LanguageCode, accepted
+from models.language import LanguageCode, accepted
 
 router = APIRouter(prefix="/v1", tags=["models"], route_class=Route)
 

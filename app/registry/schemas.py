@@ -1,5 +1,6 @@
 """Model versions and aliases as JSON."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
@@ -9,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.core.tables import AliasMove, MoveKind
 from app.registry.service import PRODUCTION, AliasView, VersionView
 from models.classes import ClassSpec
+from models.language import ENGLISH
+from models.trust.doubts import doubts, measured_in
 
 _VERSION = "01a20b55-77aa-7c01-8f1e-2d9a6b3c4e5f"
 _PROJECT = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
@@ -52,6 +55,12 @@ class ModelOut(BaseModel):
         examples=[[{"name": "good", "prompt_name": "good", "role": "ok"}]]
     )
     accuracy: AccuracyOut
+    warnings: list[str] = Field(
+        [],
+        description="What speaks against letting it decide: it decides less than half of such"
+        " images, or is not surely right more often than the larger role is.",
+        examples=[[]],
+    )
     tuning: UUID
     created_at: datetime
 
@@ -59,6 +68,7 @@ class ModelOut(BaseModel):
     def of(cls, found: VersionView) -> Self:
         """Return the version as JSON shows it."""
         row = found.row
+        classes = [ClassSpec.model_validate(spec) for spec in row.classes]
         return cls(
             id=row.id,
             project=row.project_id,
@@ -67,8 +77,9 @@ class ModelOut(BaseModel):
             aliases=found.aliases,
             backbone=row.backbone,
             backbone_digest=row.backbone_digest,
-            classes=[ClassSpec.model_validate(spec) for spec in row.classes],
+            classes=classes,
             accuracy=_accuracy(row.metrics),
+            warnings=warnings_of(classes, row.metrics),
             tuning=row.tuning_id,
             created_at=row.created_at,
         )
@@ -192,6 +203,12 @@ class MoveOut(BaseModel):
             override=row.override,
             moved_at=row.moved_at,
         )
+
+
+def warnings_of(classes: Sequence[ClassSpec], metrics: dict[str, Any]) -> list[str]:
+    """Return what speaks against letting a version decide, in English sentences."""
+    found = measured_in(classes, metrics)
+    return [] if found is None else [ENGLISH.worded(said) for said in doubts(classes, found)]
 
 
 def _accuracy(metrics: dict[str, Any]) -> AccuracyOut:

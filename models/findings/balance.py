@@ -4,6 +4,8 @@ import numpy as np
 
 from models.findings.finding import Finding
 from models.findings.subject import Subject
+from models.language import Phrase, phrase
+from models.recipe import Recipe
 
 _UNEVEN, _VERY_UNEVEN = 3.0, 10.0  # times as many images in the largest class as in the smallest
 _NEEDED, _ENOUGH = 2, 5  # groups of a class: for a tuning, and for a figure that means something
@@ -22,28 +24,26 @@ def imbalance(subject: Subject) -> list[Finding]:
     if ratio < _UNEVEN:
         return []
     least, most = (subject.classes[int(index)] for index in (counts.argmin(), counts.argmax()))
-    recipe = subject.recipe
-    done = (
-        f"The recipe makes up for it in training (logit_adjustment {recipe.logit_adjustment:g})"
-        if recipe.logit_adjustment
-        else "The recipe does nothing about it in training (logit_adjustment 0)"
-    )
-    careful = (
-        f" and trusts the images of a small class less (caution {recipe.caution:g})."
-        if recipe.fusion == "posterior"
-        else "."
-    )
+    counted = {"largest": int(counts.max()), "smallest": int(counts.min())}
     return [
-        Finding(
+        Finding.told(
+            [phrase("finding.imbalance.said", most=most, least=least, ratio=ratio, **counted)],
+            [*_done_about_it(subject.recipe), phrase("fix.imbalance.more", label=least)],
             kind="imbalance",
             severity="warning" if ratio >= _VERY_UNEVEN else "note",
             classes=[least, most],
             score=round(ratio, 2),
-            problem=f"{most!r} has {counts.max()} training images and {least!r} {counts.min()},"
-            f" {ratio:.1f} times fewer.",
-            fix=f"{done}{careful} More images of {least!r} help most.",
         )
     ]
+
+
+def _done_about_it(recipe: Recipe) -> list[Phrase]:
+    said = [phrase("fix.imbalance.ignored")]
+    if recipe.logit_adjustment:
+        said = [phrase("fix.imbalance.adjusted", strength=recipe.logit_adjustment)]
+    if recipe.fusion == "posterior":
+        said.append(phrase("fix.imbalance.careful", caution=recipe.caution))
+    return said
 
 
 def few_images(subject: Subject) -> list[Finding]:
@@ -58,17 +58,17 @@ def few_images(subject: Subject) -> list[Finding]:
         if groups >= _ENOUGH:
             continue
         refused = groups < _NEEDED
+        key = "finding.few_images.refused" if refused else "finding.few_images.thin"
         found.append(
-            Finding(
+            Finding.told(
+                [phrase(key, label=name, count=int(own.sum()), groups=groups)],
+                [phrase("fix.few_images", label=name, missing=_ENOUGH - groups)],
                 kind="few_images",
                 severity="serious" if refused else "warning",
                 images=subject.refs(np.flatnonzero(own)),
                 count=int(own.sum()),
                 classes=[name],
                 score=float(_ENOUGH - groups),
-                problem=f"{name!r} has {int(own.sum())} training image(s) of {groups} part(s)"
-                + (", too few to tune on." if refused else "; what is measured of it says little."),
-                fix=f"Photograph at least {_ENOUGH - groups} more parts of {name!r}.",
             )
         )
     return found
@@ -87,16 +87,15 @@ def identical_classes(subject: Subject) -> list[Finding]:
         if np.abs(thumbnails - thumbnails[0]).mean(axis=(1, 2)).max() > _SAME:
             continue
         found.append(
-            Finding(
+            Finding.told(
+                [phrase("finding.identical_class.said", label=name, count=len(own))],
+                [phrase("fix.identical_class", label=name)],
                 kind="identical_class",
                 severity="serious",
                 images=subject.refs(own),
                 count=len(own),
                 classes=[name],
                 score=1.0,
-                problem=f"All {len(own)} images of {name!r} show the same picture.",
-                fix=f"Photograph different parts of {name!r}: one picture teaches what one image"
-                " does, however often it is sent.",
             )
         )
     return found

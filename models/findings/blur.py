@@ -7,6 +7,7 @@ from jaxtyping import Float
 
 from models.findings.finding import Finding
 from models.findings.subject import Subject
+from models.language import phrase
 
 # Chosen on development sets, see docs/findings.md.
 _SPREADS = 3.0
@@ -33,15 +34,15 @@ def blur(subject: Subject) -> list[Finding]:
     drops = medians - values
     blurred = drops > np.maximum(_SPREADS * spreads, _LEAST)
     return [
-        Finding(
+        Finding.told(
+            [phrase("finding.blur.said", image=subject.named(index))],
+            [phrase("fix.blur")],
             kind="blur",
             severity="warning",
             images=subject.refs([index]),
             count=1,
             classes=[subject.classes[subject.labels[index]]],
             score=round(float(drops[index]), 2),
-            problem=f"{subject.name(index)} is blurred beside the other images.",
-            fix="Take it again in focus, or remove it.",
         )
         for index in np.flatnonzero(blurred).tolist()
     ]

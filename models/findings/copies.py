@@ -1,16 +1,15 @@
 """What is said of images that are copies of one another, exact or nearly."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from models.findings.finding import Finding, Severity
 from models.findings.subject import Subject
+from models.language import phrase
 
 CopyKind = Literal["exact_duplicate", "near_duplicate"]
-
-_WORDS = {"exact_duplicate": "are the same file", "near_duplicate": "look like copies of one image"}
 
 
 def copies_found(
@@ -31,31 +30,28 @@ def copies_found(
     classes = [subject.classes[label] for label in np.unique(subject.labels[chosen])]
     groups = len(np.unique(subject.groups[chosen]))
     severity: Severity
+    what: dict[str, Any] = {"label": classes[0]}
     if len(classes) > 1:
-        severity = "serious"
-        why = f", under the labels {', '.join(repr(name) for name in classes)}"
-        fix = "Decide which label is right, and remove or relabel the others."
+        severity, why, what = "serious", "labels", {"labels": classes}
     elif len(np.unique(subject.train[chosen])) > 1:
-        severity = "serious"
-        why = f" of {classes[0]!r}, on both sides of the split: the accuracy measured is too high"
-        fix = "Keep them on one side, in one group."
+        severity, why = "serious", "split"
     elif groups > 1:
-        severity = "warning"
-        why = f" of {classes[0]!r}, as {groups} different parts"
-        fix = "Keep one, or give all of them the group of the part that they show."
+        severity, why, what = "warning", "parts", what | {"groups": groups}
     elif kind == "exact_duplicate":
-        severity, why, fix = "note", f" of {classes[0]!r}", "Keep one; the others add nothing."
+        severity, why = "note", "same"
     else:
         return None
-    names = " and ".join(repr(subject.images[index].name) for index in indices[:2])
-    more = "" if len(indices) == 2 else f" (the closest two of {len(indices)} images)"
-    return Finding(
+    first, second = (subject.images[index].name for index in indices[:2])
+    pair = phrase("finding.pair", first=first, second=second)
+    if len(indices) > 2:
+        pair = phrase("finding.pair.of", first=first, second=second, count=len(indices))
+    return Finding.told(
+        [phrase(f"finding.{kind}.{why}", images=pair, **what)],
+        [phrase(f"fix.copies.{why}")],
         kind=kind,
         severity=severity,
         images=subject.refs(chosen),
         count=len(indices),
         classes=classes,
         score=round(score, 4),
-        problem=f"{names}{more} {_WORDS[kind]}{why}.",
-        fix=fix,
     )

@@ -3,13 +3,14 @@
 What all images of a class have in common is how the line photographs it, and no fault of one.
 """
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from models.findings.finding import Finding
 from models.findings.subject import Subject
 from models.findings.traits import PixelTraits
+from models.language import phrase
 
 # Grey levels and shares of pixels, chosen on development sets, see docs/findings.md.
 _DARK, _WHITE, _CONTRAST = 45.0, 0.35, 12.0
@@ -17,18 +18,10 @@ _FACTOR = 2.0  # darker, or of less contrast, than the usual image of the class
 
 
 class Exposure(NamedTuple):
-    """What is wrong with the exposure of one image, and how much."""
+    """What is wrong with the exposure of one image, and how much; `flat` is without contrast."""
 
-    problem: str
-    fix: str
+    fault: Literal["dark", "bright", "flat"]
     score: float
-
-
-_FIXES = {
-    "too dark": "Take it again with more light or a longer exposure, or remove it.",
-    "overexposed": "Take it again with less light or a shorter exposure, or remove it.",
-    "almost without contrast": "See that the camera was not covered, and take it again.",
-}
 
 
 def exposure(subject: Subject) -> list[Finding]:
@@ -60,26 +53,22 @@ def badly_exposed(
     """Say what is wrong with one image, beside what is usual where that is known."""
     own = pixels.bright - pixels.dark
     if pixels.bright < min(_DARK, bright / _FACTOR):
-        return _exposure("too dark", 1 - pixels.bright / _DARK)
+        return Exposure("dark", 1 - pixels.bright / _DARK)
     if pixels.white > _WHITE + white:
-        return _exposure("overexposed", pixels.white)
+        return Exposure("bright", pixels.white)
     if own < min(_CONTRAST, contrast / _FACTOR):
-        return _exposure("almost without contrast", 1 - own / _CONTRAST)
+        return Exposure("flat", 1 - own / _CONTRAST)
     return None
 
 
-def _exposure(problem: str, score: float) -> Exposure:
-    return Exposure(problem, _FIXES[problem], score)
-
-
 def _finding(subject: Subject, index: int, wrong: Exposure) -> Finding:
-    return Finding(
+    return Finding.told(
+        [phrase(f"finding.exposure.{wrong.fault}", image=subject.named(index))],
+        [phrase(f"fix.exposure.{wrong.fault}")],
         kind="exposure",
         severity="warning",
         images=subject.refs([index]),
         count=1,
         classes=[subject.classes[subject.labels[index]]],
         score=round(wrong.score, 3),
-        problem=f"{subject.name(index)} is {wrong.problem}.",
-        fix=wrong.fix,
     )

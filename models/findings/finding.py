@@ -1,11 +1,12 @@
 """What the data doctor says, as values. No torch here: the gateway and the report read them."""
 
 from collections.abc import Sequence
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict
 
 from models.dataset import LabelledImage, Split
+from models.language import ENGLISH, Phrase
 
 Kind = Literal[
     "exact_duplicate",
@@ -61,8 +62,10 @@ class Finding(BaseModel):
         classes: names of the classes concerned; of a probable label error the present label, then
             the one it seems to be.
         score: how strong it is, within its kind; higher is worse. See the check.
-        problem: what is wrong, in a sentence.
-        fix: what to do, in a sentence.
+        problem: what is wrong, in English sentences.
+        fix: what to do, likewise.
+        says: what is wrong, in phrases for any language; none of what was found before there were.
+        asks: what to do, likewise.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -75,6 +78,14 @@ class Finding(BaseModel):
     score: float = 0.0
     problem: str
     fix: str
+    says: list[Phrase] = []
+    asks: list[Phrase] = []
+
+    @classmethod
+    def told(cls, says: Sequence[Phrase], asks: Sequence[Phrase], **facts: Any) -> "Finding":
+        """Return the finding that says so; `facts` are its other attributes."""
+        problem, fix = ENGLISH.worded(says), ENGLISH.worded(asks)
+        return cls(problem=problem, fix=fix, says=list(says), asks=list(asks), **facts)
 
 
 class FindingSummary(BaseModel):
@@ -83,7 +94,8 @@ class FindingSummary(BaseModel):
     Attributes:
         kind, severity: see `Finding`.
         count: how many findings there are.
-        sentence: the worst of them, and what to do.
+        sentence: the worst of them, and what to do, in English.
+        said: the same in phrases for any language; none of what was found before there were.
         examples: the images of the worst, `EXAMPLES` findings at most, two images of each.
     """
 
@@ -93,6 +105,7 @@ class FindingSummary(BaseModel):
     severity: Severity
     count: int
     sentence: str
+    said: list[Phrase] = []
     examples: list[list[ImageRef]] = []
 
 
@@ -115,6 +128,7 @@ def summaries(findings: Sequence[Finding]) -> list[FindingSummary]:
             severity=severity,
             count=len(same),
             sentence=f"{same[0].problem} {same[0].fix}",
+            said=[*same[0].says, *same[0].asks],
             examples=[one.images[:2] for one in same[:EXAMPLES] if one.images],
         )
         for (kind, severity), same in found.items()

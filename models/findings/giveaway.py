@@ -16,13 +16,14 @@ from models.evaluation.splits import cross_validation_folds
 from models.findings.finding import Finding, Severity
 from models.findings.subject import Subject
 from models.findings.traits import Traits
+from models.language import phrase
 
 _FOLDS, _LEAVES = 5, 16
 _PERMUTATIONS = 499
 # Share recognised minus share of the others taken for it: chance is 0. Chosen on development sets,
 # see docs/findings.md. What photographs show may itself set the border or the number of bytes.
 _NOTED, _SERIOUS, _SHOWN = 0.15, 0.5, 0.9
-_FROM_CONTENT = {"number of bytes", "border"}
+_FROM_CONTENT = {"bytes", "border"}
 _FEWEST = 5  # groups of each class, one for a fold
 
 _Columns = Float[np.ndarray, "n columns"]
@@ -33,7 +34,7 @@ class Giveaway(NamedTuple):
 
     Attributes:
         label: of the class.
-        field: the property.
+        field: the property, as its text is called: `giveaway.{field}`.
         recognised: share of the class's images that are recognised by it.
         mistaken: share of the other images that are taken for it.
         chance: share of permuted labels by which some class is recognised as well.
@@ -98,14 +99,12 @@ def _fields(traits: Sequence[Traits]) -> Mapping[str, _Columns]:
     files, pixels = [one.file for one in traits], [one.pixels for one in traits]
     bytes_per_pixel = [file.size_bytes / (file.width * file.height) for file in files]
     return {
-        "file format": _one_hot([file.format for file in files]),
-        "colour mode": _one_hot([file.mode for file in files]),
-        "presence of EXIF data": np.array([[float(file.exif)] for file in files]),
-        "size in pixels": np.log(
-            [[file.width, file.height, file.width / file.height] for file in files]
-        ),
-        "strength of JPEG compression": np.array([[file.quantisation] for file in files]),
-        "number of bytes": np.log([[value] for value in bytes_per_pixel]),
+        "format": _one_hot([file.format for file in files]),
+        "mode": _one_hot([file.mode for file in files]),
+        "exif": np.array([[float(file.exif)] for file in files]),
+        "size": np.log([[file.width, file.height, file.width / file.height] for file in files]),
+        "compression": np.array([[file.quantisation] for file in files]),
+        "bytes": np.log([[value] for value in bytes_per_pixel]),
         "border": np.array([[one.border_mean, one.border_std] for one in pixels]),
     }
 
@@ -168,16 +167,18 @@ def _finding(subject: Subject, found: Sequence[Giveaway]) -> Finding:
         severity = "note"
     elif best.strength >= _SERIOUS:
         severity = "serious"
-    also = ", ".join(f"the {one.field}" for one in found[1:])
-    return Finding(
+    fields = [phrase(f"giveaway.{one.field}") for one in found]
+    shares = {"recognised": best.recognised, "mistaken": best.mistaken}
+    says = [phrase("finding.giveaway.said", field=fields[0], label=name, **shares)]
+    if fields[1:]:
+        says.append(phrase("finding.giveaway.also", fields=fields[1:]))
+    return Finding.told(
+        says,
+        [phrase("fix.giveaway")],
         kind="giveaway",
         severity=severity,
         images=subject.refs(np.flatnonzero(subject.labels == best.label)[:2]),
         count=int((subject.labels == best.label).sum()),
         classes=[name],
         score=round(best.strength, 3),
-        problem=f"The {best.field} gives {name!r} away: by it alone {best.recognised:.0%} of its"
-        f" images are recognised, and {best.mistaken:.0%} of the others taken for it"
-        + (f" (so does {also})." if also else "."),
-        fix="Photograph and save all classes alike: same camera, cut, format and compression.",
     )

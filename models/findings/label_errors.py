@@ -14,6 +14,7 @@ from sklearn.linear_model import LogisticRegression
 from models.evaluation.splits import cross_validation_folds
 from models.findings.finding import Finding
 from models.findings.subject import Subject
+from models.language import phrase
 
 _C = 10.0  # as `models.baselines.linear_probe`
 _FOLDS = 5
@@ -119,13 +120,14 @@ def _finding(subject: Subject, ranking: Ranking, place: int) -> Finding:
     cosine = subject.features @ subject.features[index]
     cosine[(subject.labels != seems) | (subject.groups == subject.groups[index])] = -2.0
     pair = [index, int(cosine.argmax())]
-    return Finding(
+    name = subject.images[index].name
+    return Finding.told(
+        [phrase("finding.label_error.said", name=name, label=label, other=other)],
+        [phrase("fix.label_error")],
         kind="label_error",
         severity="warning",
         images=subject.refs(pair[: 1 + bool(cosine.max() > -2.0)]),
         count=1,
         classes=[label, other],
         score=round(float(ranking.margin[place]), 4),
-        problem=f"{subject.images[index].name!r} is labelled {label!r} and looks like {other!r}.",
-        fix="Compare it with the image beside it, and relabel it where the label is wrong.",
     )

@@ -5,6 +5,7 @@ from jaxtyping import Float
 
 from models.findings.finding import Finding
 from models.findings.subject import Subject
+from models.language import phrase
 
 # Chosen on development sets, see docs/findings.md.
 _NEIGHBOURS = 10
@@ -25,15 +26,15 @@ def outliers(subject: Subject) -> list[Finding]:
     medians, spreads = subject.norms(distances).T
     scores = (distances - medians) / np.maximum(spreads, _LEAST)
     return [
-        Finding(
+        Finding.told(
+            [phrase("finding.outlier.said", image=subject.named(index))],
+            [phrase("fix.outlier")],
             kind="outlier",
             severity="warning",
             images=subject.refs([index]),
             count=1,
             classes=[subject.classes[subject.labels[index]]],
             score=round(float(scores[index]), 2),
-            problem=f"{subject.name(index)} is unlike all other images.",
-            fix="See that it shows the part, and remove it where it does not.",
         )
         for index in np.flatnonzero(scores > _SPREADS).tolist()
     ]

@@ -10,8 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from models.dataset import LabelledImage
 from models.errors import BadImage
-from models.findings.finding import SEVERITIES, Finding, ImageRef
+from models.findings.finding import KINDS, SEVERITIES, Finding, ImageRef
 from models.imaging import decode
+from models.language import ENGLISH
 
 # Nothing is loaded and nothing is run, whatever a file is called.
 _POLICY: Final = (
@@ -22,20 +23,7 @@ _SIDE, _QUALITY = 160, 80
 # Findings of a kind that are shown with their images, and images of one finding.
 _SHOWN, _PICTURES = 30, 6
 
-TITLES: Final = {
-    "exact_duplicate": "The same file again",
-    "near_duplicate": "Copies of one image",
-    "label_error": "Labels that are probably wrong",
-    "outlier": "Unlike all others",
-    "blur": "Blurred",
-    "exposure": "Badly exposed",
-    "size": "Sizes",
-    "giveaway": "Classes that the files give away",
-    "imbalance": "Uneven classes",
-    "few_images": "Too few images",
-    "identical_class": "One picture for a whole class",
-    "unreadable": "Cannot be read",
-}
+TITLES: Final = {kind: ENGLISH.say(f"finding.{kind}") for kind in KINDS}
 
 
 class _Picture(NamedTuple):

@@ -5,6 +5,7 @@ from jaxtyping import Bool
 
 from models.findings.finding import Finding, Severity
 from models.findings.subject import Subject
+from models.language import Phrase, phrase
 
 _PIXELS = np.log(4.0)  # a quarter or four times the usual number of pixels
 _ASPECT = np.log(1.5)
@@ -21,15 +22,15 @@ def size(subject: Subject) -> list[Finding]:
     usual = np.median(sizes, axis=0)
     found = []
     for values, limit, what in (
-        (log_pixels, _PIXELS, "a number of pixels"),
-        (log_aspect, _ASPECT, "an aspect ratio"),
+        (log_pixels, _PIXELS, "pixels"),
+        (log_aspect, _ASPECT, "aspect"),
     ):
         odd = np.abs(values - np.median(values)) > limit
         if len(values) >= _FEWEST and 0 < odd.mean() <= _ODD:
-            problem = f"{_images(odd)} {what} unlike the rest ({usual[0]:.0f} x {usual[1]:.0f})."
-            fix = "See that they come from the same camera and cut, or remove them."
+            width, height = usual.tolist()
+            says = phrase(f"finding.size.{what}", images=_images(odd), width=width, height=height)
             distance = float(np.abs(values - np.median(values))[odd].max())
-            found.append(_finding(subject, odd, "warning", distance, problem, fix))
+            found.append(_finding(subject, odd, "warning", distance, says, "fix.size.unlike"))
     return found + _too_small(subject, sizes.min(axis=1) if len(sizes) else np.zeros(0))
 
 
@@ -40,14 +41,13 @@ def _too_small(subject: Subject, shorter: np.ndarray) -> list[Finding]:
     least = float(shorter.min())
     # Half of what is seen is made up by enlarging: fine defects cannot be there.
     severity: Severity = "warning" if least < view / 2 else "note"
-    problem = f"{_images(small)} fewer pixels per side than the {view} that the encoder sees."
-    fix = "Send larger images where the camera gives them: enlarging adds no detail."
-    return [_finding(subject, small, severity, view / least, problem, fix)]
+    says = phrase("finding.size.small", images=_images(small), view=view)
+    return [_finding(subject, small, severity, view / least, says, "fix.size.small")]
 
 
-def _images(chosen: Bool[np.ndarray, " n"]) -> str:
+def _images(chosen: Bool[np.ndarray, " n"]) -> Phrase:
     count, total = int(chosen.sum()), len(chosen)
-    return f"{count} of {total} image{'s' if total > 1 else ''} ha{'s' if count == 1 else 've'}"
+    return phrase(f"finding.size.of.{'one' if count == 1 else 'other'}", count=count, total=total)
 
 
 def _finding(
@@ -55,18 +55,18 @@ def _finding(
     chosen: Bool[np.ndarray, " n"],
     severity: Severity,
     score: float,
-    problem: str,
+    says: Phrase,
     fix: str,
 ) -> Finding:
     indices = np.flatnonzero(chosen)
     labels = np.unique(subject.labels[indices])
-    return Finding(
+    return Finding.told(
+        [says],
+        [phrase(fix)],
         kind="size",
         severity=severity,
         images=subject.refs(indices),
         count=len(indices),
         classes=[subject.classes[label] for label in labels],
         score=round(score, 3),
-        problem=problem,
-        fix=fix,
     )

@@ -8,10 +8,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from models.dataset import LabelledImage
-from models.errors import ShotlineError
+from models.errors import BadImage, ShotlineError
 from models.findings.finding import NAMED, Finding, ImageRef, image_ref
 from models.findings.trait_store import TraitStore
 from models.findings.traits import Traits, measure
+from models.language import Phrase, phrase
 from models.progress import Progress, no_progress
 from models.recipe import Recipe
 
@@ -59,10 +60,10 @@ class Subject:
         """Return what a finding says of the images at `indices`, `NAMED` at most."""
         return [image_ref(self.images[index], self.classes) for index in indices[:NAMED]]
 
-    def name(self, index: int) -> str:
+    def named(self, index: int) -> Phrase:
         """Return what people call the image, and its class."""
         image = self.images[index]
-        return f"{image.name!r} ({self.classes[image.label]})"
+        return phrase("finding.image", name=image.name, label=self.classes[image.label])
 
     def norms(self, values: Float[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
         """Return the median and the spread that each image's value is compared with.
@@ -138,18 +139,17 @@ def _known(image: LabelledImage, store: TraitStore) -> Traits | None:
 
 
 def _unreadable(image: LabelledImage, classes: Sequence[str], error: Exception) -> Finding:
-    problem, fix = (
-        (error.problem, error.fix)
-        if isinstance(error, ShotlineError)
-        else (f"{error}.", "See that the file is there and may be read.")
-    )
-    return Finding(
+    fault = error.fault if isinstance(error, BadImage) else "closed"
+    says = phrase("finding.unreadable.closed", name=image.name, error=type(error).__name__)
+    if fault != "closed":
+        says = phrase(f"finding.unreadable.{fault}", name=image.name)
+    return Finding.told(
+        [says],
+        [phrase(f"fix.unreadable.{fault}")],
         kind="unreadable",
         severity="serious",
         images=[image_ref(image, classes)],
         count=1,
         classes=[classes[image.label]],
         score=1.0,
-        problem=f"{image.name!r} cannot be read: {problem}",
-        fix=fix,
     )

@@ -3,8 +3,8 @@
 No torch here but in `models.report.pictures`, which draws what the page shows: the gateway renders.
 """
 
+from models.language import LanguageCode
 from models.report.data import Heat, Mistake, ReportData
-from models.report.language import LanguageCode
 from models.report.page import render_report
 
 __all__ = ["Heat", "LanguageCode", "Mistake", "ReportData", "render_report"]

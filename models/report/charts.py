@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from models.report.language import ENGLISH, Language
+from models.language import ENGLISH, Language
 from models.report.palette import cosine_class
 from models.report.words import number, short
 
@@ -17,6 +17,7 @@ MAX_NUMBERED = 14
 _WIDTH, _HEIGHT = 480, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 38, 132, 12, 34
 _LABEL_GAP = 15.0
+_MARK_GAP = 7.0
 
 # (x, value)
 _Points = list[tuple[float, float]]
@@ -24,17 +25,24 @@ _Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Series:
-    """Values, drawn in the style of a CSS class; over `at` where they have an x of their own."""
+    """Values, drawn in the style of a CSS class; over `at` where they have an x of their own.
+
+    `marks` are words at the points, one for each value, all of which are finite then.
+    """
 
     name: str
     style: str
     values: Sequence[float]
     at: Sequence[float] | None = None
+    marks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Line:
-    """A drawn series: its points, the last of them, and where its name stands, if it has one."""
+    """A drawn series: its points, the last of them, and where its name stands, if it has one.
+
+    `marks` are words and where they stand.
+    """
 
     name: str
     style: str
@@ -42,6 +50,7 @@ class Line:
     end: tuple[float, float]
     label_y: float
     last: str
+    marks: list[tuple[float, float, str]]
 
 
 @dataclass(frozen=True)
@@ -219,9 +228,18 @@ def _lines(
             end=(x(pairs[-1][0]), y(pairs[-1][1])),
             label_y=round(labels.get(place, 0.0), 1),
             last=number(pairs[-1][1], 2),
+            marks=[
+                (x(at), _beside(y(value)), mark)
+                for (at, value), mark in zip(pairs, series.marks, strict=False)
+            ],
         )
         for place, (series, pairs) in enumerate(shown)
     ]
+
+
+def _beside(height: float) -> float:
+    """Return where a mark stands: above its point, and below where the chart ends there."""
+    return height - _MARK_GAP if height > _TOP + _MARK_GAP else height + 2 * _MARK_GAP + 1
 
 
 def _x_ticks(first: float, last: float) -> list[float]:

@@ -6,8 +6,8 @@ from typing import Literal
 
 from models.evaluation.proportions import proportion
 from models.evaluation.results import Proportion
+from models.language import ENGLISH, Language
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 from models.report.results import outcomes
 
 Kind = Literal["miss", "alarm", "undecided"]

@@ -7,10 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from models.evaluation.results import Evaluation, Proportion
 from models.findings.finding import FindingSummary
+from models.language import LANGUAGES, Language, LanguageCode
 from models.learning_curve import LearningCurve
 from models.report import costs, evidence, geometry, images, reproduction, results, searched, trust
 from models.report.data import Mistake, ReportData
-from models.report.language import LANGUAGES, Language, LanguageCode
 from models.report.page import each
 from models.search.result import SearchResult
 from models.trust.metrics import TrustMetrics
@@ -169,7 +169,11 @@ def report_document(data: ReportData, language: LanguageCode = "en") -> ReportDo
         ],
         mistakes=[_mistake(one) for one in data.wrong],
         heat=_heat(data, spoken),
-        findings=metrics.findings,
+        findings=metrics.findings
+        and [
+            one.model_copy(update={"sentence": row.sentence})
+            for one, row in zip(metrics.findings, found, strict=True)
+        ],
         findings_advice=[f"{row.name}: {row.sentence}" for row in found],
         learning_curve=curve,
         learning_curve_sentence=images.curve_sentence(curve, spoken) if curve else "",

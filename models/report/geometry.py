@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE, CollapseMetrics, Measure, told
+from models.language import ENGLISH, Language
 from models.report.charts import HeatMap, LineChart, Series, heat_map, line_chart
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 from models.report.words import NOTHING, number, points
 
 # Beyond so many classes the cells of a heat map are smaller than a millimetre on paper.

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 from models.findings.finding import FindingSummary
+from models.language import ENGLISH, Language
 from models.learning_curve import ClassCurve, Estimate, LearningCurve
 from models.report.charts import LineChart, Series, line_chart
-from models.report.language import ENGLISH, Language
 from models.report.palette import SERIES
 from models.report.words import number, points
 
@@ -42,23 +42,25 @@ class CurveRow:
 
 
 def findings(found: list[FindingSummary], language: Language = ENGLISH) -> list[FindingRow]:
-    """Return what was found, the serious first.
-
-    The doctor writes English; other languages have one piece of advice for each kind.
-    """
+    """Return what was found, the serious first."""
     return [
         FindingRow(
             kind=one.kind,
             severity=one.severity,
             name=language.say(f"finding.{one.kind}"),
             count=one.count,
-            sentence=one.sentence
-            if language.code == "en"
-            else language.say(f"finding.{one.kind}.fix"),
-            examples=[image.name for images in one.examples for image in images],
+            sentence=_sentence(one, language),
+            examples=list(dict.fromkeys(it.name for images in one.examples for it in images)),
         )
         for one in found
     ]
+
+
+def _sentence(one: FindingSummary, language: Language) -> str:
+    """Word the worst finding; of what was kept in English alone, other languages give advice."""
+    if one.said:
+        return language.worded(one.said)
+    return one.sentence if language is ENGLISH else language.say(f"advice.{one.kind}")
 
 
 def curve_rows(curve: LearningCurve, language: Language = ENGLISH) -> list[CurveRow]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from models.language import ENGLISH, LANGUAGES, Language, LanguageCode
 from models.report import (
     charts,
     costs,
@@ -21,7 +22,6 @@ from models.report import (
     words,
 )
 from models.report.data import ReportData
-from models.report.language import ENGLISH, LANGUAGES, Language, LanguageCode
 from models.report.palette import cosine_class, ramp_css
 
 # Nothing is loaded and nothing is run, whatever a class is called.
@@ -89,6 +89,7 @@ def _trust(data: ReportData, language: Language) -> dict[str, Any]:
     return {
         "trust": found,
         "reliability": trust.reliability(found, language),
+        "deciding": trust.deciding(data, found, language),
         "least_in_bin": trust.LEAST_IN_BIN,
         "trust_facts": trust.facts(found, language),
         "class_coverage": trust.coverage(data, found),
@@ -131,6 +132,13 @@ def _geometry(data: ReportData, language: Language) -> dict[str, Any]:
     }
 
 
+def _commands(text: str) -> Markup:
+    """Return a text in which what stands between backticks is set as code."""
+    parts = [escape(part) for part in text.split("`")]
+    whole = [Markup("<code>{}</code>").format(p) if n % 2 else p for n, p in enumerate(parts)]
+    return Markup("").join(whole)
+
+
 @cache
 def _environment(code: LanguageCode) -> Environment:
     language = LANGUAGES[code]
@@ -155,6 +163,7 @@ def _environment(code: LanguageCode) -> Environment:
         "thousand": language.thousand,
         "seconds": language.seconds,
         "counted": language.counted,
+        "commands": _commands,
         "time": language.time,
         "listed": listed,
         "points": words.points,

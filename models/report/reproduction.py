@@ -8,9 +8,9 @@ from typing import Any
 
 from models.artifact import ArtifactHeader
 from models.classes import default_role, normalise_name
+from models.language import ENGLISH, Language
 from models.recipe import Recipe
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 
 # In the order in which they happen; phases of other names follow.
 _PHASES = ("start", "upload", "queue", "features", "tune", "evaluate", "predict", "zero-shot")

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from models.classes import ClassSpec
 from models.evaluation.proportions import proportion
 from models.evaluation.results import Evaluation, Proportion
+from models.language import ENGLISH, Language
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 from models.report.palette import share_class
+from models.trust.doubts import doubts, measured
 
 # Beyond so many classes a confusion matrix fills the page and says nothing.
 MAX_MATRIX = 40
@@ -146,9 +147,19 @@ def cautions(data: ReportData, language: Language = ENGLISH) -> list[str]:
         said.append(
             language.say(f"caution.few.{which}", n=len(few), limit=_FEW_IMAGES, least=min(few))
         )
+    said += _doubts(data, language)
     if any(one.severity == "serious" for one in data.header.metrics.findings or ()):
         said.append(language.say("caution.serious"))
     return said
+
+
+def _doubts(data: ReportData, language: Language) -> list[str]:
+    """Say what speaks against letting the version decide, where that was measured."""
+    if data.trust is None:
+        return []
+    classes, curve = data.header.classes, data.header.metrics.learning_curve
+    found = doubts(classes, measured(classes, data.tuned, data.trust, curve))
+    return [language.worded(said) for said in found]
 
 
 def matrix(evaluation: Evaluation) -> list[list[MatrixCell]]:

@@ -1,7 +1,7 @@
 """How a search found the recipe."""
 
+from models.language import ENGLISH, Language
 from models.report.charts import LineChart, Series, line_chart
-from models.report.language import ENGLISH, Language
 from models.report.words import number
 from models.search.result import SearchResult, TrialRecord
 

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from models.evaluation.results import Proportion
+from models.language import ENGLISH, Language
 from models.report.charts import LineChart, Series, line_chart
 from models.report.data import ReportData
-from models.report.language import ENGLISH, Language
 from models.report.words import number
+from models.trust.doubts import larger_role
 from models.trust.metrics import ReliabilityBin, TrustMetrics
 
 # A bin of fewer photographs says nothing.
@@ -42,6 +43,33 @@ def reliability(trust: TrustMetrics, language: Language = ENGLISH) -> LineChart 
 
 def _curve(name: str, style: str, bins: list[ReliabilityBin]) -> Series:
     return Series(name, style, [it.accuracy for it in bins], at=[it.confidence for it in bins])
+
+
+def deciding(
+    data: ReportData, trust: TrustMetrics, language: Language = ENGLISH
+) -> LineChart | None:
+    """Draw how much of what is decided is right, over what is left undecided, alpha at each point.
+
+    The dashed line is what calling every image by the larger role would be. None where fewer than
+    two points are to be drawn, as of versions that were tuned before it was measured.
+    """
+    shown = [
+        (1 - one.decided.value, one.decided_accuracy.value, f"{one.alpha:g}")
+        for one in trust.curve
+        if one.decided_accuracy is not None
+        and round(one.decided.value * one.n_images) >= LEAST_IN_BIN
+    ]
+    if len(shown) < 2:
+        return None
+    at, right, alphas = zip(*shown, strict=True)
+    series = [Series(language.say("trust.curve.right"), "after", right, at=at, marks=alphas)]
+    counts = [sum(row) for row in data.tuned.confusion]
+    larger, base = larger_role(data.header.classes, counts)
+    if base:
+        name = language.say("trust.curve.always", role=language.say(f"role.{larger}"))
+        share = base / sum(counts)
+        series.insert(0, Series(name, "perfect", [share, share], at=[0, 1]))
+    return line_chart([0, 1], series, high=1, axis="trust.curve.axis", language=language)
 
 
 def facts(trust: TrustMetrics, language: Language = ENGLISH) -> list[Fact]:

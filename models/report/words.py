@@ -33,13 +33,3 @@ def short(cosine: float) -> str:
 def pieces(name: str) -> list[str]:
     """Split a name after every `_`, `/` and backslash, where a line may be broken."""
     return re.split(r"(?<=[_/\\])", name)
-
-
-def tenths(share: float) -> str:
-    """Return a share in percent, to a tenth, but never up to a whole or down to nothing."""
-    value = round(share * 100, 1)
-    if value == 100 and share < 1:
-        value = 99.9
-    if value == 0 and share > 0:
-        value = 0.1
-    return f"{value:.1f}" if value not in (0, 100) else f"{value:.0f}"

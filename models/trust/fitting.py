@@ -1,7 +1,7 @@
 """Makes the decision rule of a tuning from its fold models, and measures what it is worth."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -10,14 +10,15 @@ from jaxtyping import Float, Int
 from scipy.spatial import cKDTree
 
 from models.classes import ClassSpec, Role
-from models.decision import Decision, conclude, decide
+from models.decision import Decision, conclude
 from models.evaluation.proportions import proportion
 from models.evaluation.results import Basis
 from models.trust.calibration import calibrated, calibration, fit_temperature
 from models.trust.conformal import class_scores, one_per_group, role_scores, too_few
+from models.trust.curve import MOST_IN_CURVE, Looked, curve, verdicts
 from models.trust.evidence import Evidence, log_sum
 from models.trust.judge import ROLES, Judge
-from models.trust.metrics import TrustMetrics
+from models.trust.metrics import AlphaPoint, TrustMetrics
 from models.trust.outliers import (
     FEWEST,
     Outliers,
@@ -123,10 +124,10 @@ def measure_out_of_fold(
         after[inside] = calibrated(seen.logits[inside], temperature)
     leaving = _Leaving.of(classes, seen, fitted)
     n = len(seen.labels)
-    some = np.unique(np.linspace(0, n - 1, min(n, _MOST_MEASURED)).astype(int))
-    decisions = [leaving.decide(index, after[index], policy) for index in some.tolist()]
+    some = _spread(n, _MOST_MEASURED)
+    looked = (leaving.look(index, after[index], policy) for index in some.tolist())
     before, labels = calibrated(seen.logits[some], 1.0), seen.labels[some]
-    return _measured("out-of-fold", classes, labels, decisions, before, after[some], fitted, policy)
+    return _measured("out-of-fold", classes, labels, looked, before, after[some], fitted, policy)
 
 
 def measure_holdout(
@@ -138,17 +139,18 @@ def measure_holdout(
     policy: DecisionPolicy,
 ) -> TrustMetrics:
     """Measure a rule on images that neither trained nor calibrated."""
-    decisions = [
-        decide(classes, found, judge=fitted.judge, policy=policy, photograph=photograph, top_k=1)
+    roles, judge = [spec.role for spec in classes], fitted.judge
+    looked = (
+        Looked(judge, found, judge.find(roles, found, photograph, policy.alpha))
         for found, photograph in zip(evidence, statistics, strict=True)
-    ]
+    )
     logits = np.stack([found.logits for found in evidence])
     before, after = calibrated(logits, 1.0), calibrated(logits, fitted.rule.temperature)
-    return _measured("holdout", classes, labels, decisions, before, after, fitted, policy)
+    return _measured("holdout", classes, labels, looked, before, after, fitted, policy)
 
 
 class _Leaving(NamedTuple):
-    """Decides on training images as if each were new: without the scores of its own group.
+    """Looks at training images as if each were new: without the scores of its own group.
 
     Attributes:
         groups: of each image, as a number.
@@ -177,10 +179,10 @@ class _Leaving(NamedTuple):
         outliers = [_of_fold(fitted.judge.outliers, seen, fold) for fold in range(seen.n_folds)]
         return cls(classes, seen, fitted.judge, groups, of_classes, of_roles, outliers)
 
-    def decide(
+    def look(
         self, index: int, probabilities: Float[np.ndarray, " k"], policy: DecisionPolicy
-    ) -> Decision:
-        """Decide on the image at `index`, with probabilities calibrated without its fold."""
+    ) -> Looked:
+        """Look at the image at `index`, with probabilities calibrated without its fold."""
         seen, own = self.seen, self.groups[index]
         without = self.judge._replace(
             classes=self.judge.classes.chosen(self.of_classes != own),
@@ -195,8 +197,7 @@ class _Leaving(NamedTuple):
         photograph = PhotographStatistics(*map(float, seen.statistics[index]))
         roles = [spec.role for spec in self.classes]
         found = without.find(roles, evidence, photograph, policy.alpha)
-        found = found._replace(probabilities=probabilities)
-        return conclude(self.classes, found, policy, top_k=1)
+        return Looked(without, evidence, found._replace(probabilities=probabilities))
 
 
 def _of_fold(outliers: Outliers | None, seen: OutOfFold, fold: int) -> Outliers | None:
@@ -246,17 +247,23 @@ def _away(photographs: Float[np.ndarray, "n 4"], folds: Int[np.ndarray, " n"]) -
     return distances
 
 
+def _spread(n: int, most: int) -> Int[np.ndarray, " m"]:
+    """Return the indices of so many of `n` images at most, evenly spread over them."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(int))
+
+
 def _measured(
     basis: Basis,
     classes: Sequence[ClassSpec],
     labels: Int[np.ndarray, " n"],
-    decisions: Sequence[Decision],
+    looked: Iterable[Looked],
     before: Float[np.ndarray, "n k"],
     after: Float[np.ndarray, "n k"],
     fitted: Fitted,
     policy: DecisionPolicy,
 ) -> TrustMetrics:
     names = [spec.name for spec in classes]
+    decisions, points = _decided(classes, labels, looked, policy)
     covered = np.array(
         [names[label] in made.prediction_set for label, made in zip(labels, decisions, strict=True)]
     )
@@ -291,7 +298,24 @@ def _measured(
         unlike=proportion(sum(reasons[reason] for reason in UNLIKE), n),
         reasons=dict(sorted(reasons.items())),
         calibration_groups={role: rule.groups(role) for role in rule.role_scores},
+        curve=points,
     )
+
+
+def _decided(
+    classes: Sequence[ClassSpec],
+    labels: Int[np.ndarray, " n"],
+    looked: Iterable[Looked],
+    policy: DecisionPolicy,
+) -> tuple[list[Decision], list[AlphaPoint]]:
+    """Decide on each image; and on some of them, evenly spread, with other alphas."""
+    drawn = _spread(len(labels), MOST_IN_CURVE)
+    some, decisions, others = set(drawn.tolist()), [], []
+    for index, one in enumerate(looked):
+        decisions.append(conclude(classes, one.found, policy, top_k=1))
+        if index in some:
+            others.append(verdicts(classes, one, policy))
+    return decisions, curve(classes, labels[drawn].tolist(), others)
 
 
 def calibration_groups(

@@ -41,6 +41,24 @@ class Calibration(BaseModel):
     bins: list[ReliabilityBin]
 
 
+class AlphaPoint(BaseModel):
+    """What decisions would be with another alpha, all else as it is.
+
+    Attributes:
+        alpha: the share of images whose set may miss the true class.
+        n_images: how many images it is measured on.
+        decided: share of them that would be called ok or ng.
+        decided_accuracy: share of those whose true class has that role; None where none would be.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    alpha: float
+    n_images: int
+    decided: Proportion
+    decided_accuracy: Proportion | None
+
+
 class TrustMetrics(BaseModel):
     """What is known of a version's decisions, by the default policy.
 
@@ -67,6 +85,8 @@ class TrustMetrics(BaseModel):
         reasons: how many images were decided, or not, for each reason.
         calibration_groups: of each role, how many groups of images calibrated it: a budget for it
             is at least one in so many and one.
+        curve: the same decisions with other alphas, the smallest first, on the same images or some
+            of them; empty in versions that were tuned before it was measured.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -87,3 +107,4 @@ class TrustMetrics(BaseModel):
     unlike: Proportion
     reasons: dict[Reason, int]
     calibration_groups: dict[Role, int]
+    curve: list[AlphaPoint] = []

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from models.language import CODES, LANGUAGES
 from models.report import LanguageCode, ReportData, render_report
-from models.report.language import CODES, LANGUAGES
 from models.trust.policy import DecisionPolicy
 from tests.report_samples import heated, mistake, sample_extras, sample_report, with_extras
 

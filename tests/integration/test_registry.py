@@ -57,6 +57,25 @@ def test_versions_are_numbered_listed_and_shown(
     assert macro["low"] <= macro["value"] <= macro["high"]
 
 
+def test_what_speaks_against_a_version_stands_beside_it(
+    client: TestClient, versions: list[UUID], database: Database
+) -> None:
+    with database.unit_of_work() as session:
+        row = session.get_one(ModelVersion, versions[0])
+        share = {"value": 0.06, "low": 0.02, "high": 0.13}
+        trust = {"decided": share, "decided_accuracy": share | {"high": 0.9}}
+        row.metrics = {**row.metrics, "trust": trust}
+    first, second = (f"/v1/models/{version}" for version in versions[:2])
+    few, chance = client.get(first).json()["warnings"]
+    assert few.startswith("It would decide 6 of 100 such images;")
+    assert "that is not surely more than" in chance
+    assert client.get(f"{first}/gates").json()["warnings"] == [few, chance]
+    with database.unit_of_work() as session:
+        row = session.get_one(ModelVersion, versions[1])
+        row.metrics = {**row.metrics, "trust": None}
+    assert client.get(second).json()["warnings"] == []
+
+
 def test_the_artifact_comes_as_it_was_made(
     client: TestClient, versions: list[UUID], artifacts: list[Artifact]
 ) -> None:

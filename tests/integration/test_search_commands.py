@@ -39,7 +39,8 @@ def run(folder: Path) -> Run:
 
 def test_a_search_before_a_tuning(run: Run, tmp_path: Path) -> None:
     model = tmp_path / "model.safetensors"
-    done = run("tune", "--out", model, "--search", "0.02", "--set", "n_ctx=4", *QUICK)
+    sure = "--alpha", "0.02"
+    done = run("tune", "--out", model, "--search", "0.02", "--set", "n_ctx=4", *sure, *QUICK)
     assert done.exit_code == 0, done.output
     assert "Recipe" in done.stdout
     assert "Enough images?" in done.stdout
@@ -52,6 +53,9 @@ def test_a_search_before_a_tuning(run: Run, tmp_path: Path) -> None:
     taken = search.trials[search.choice.number].params
     assert taken.items() <= header.recipe.model_dump().items()
     assert header.recipe.steps == tiny.RECIPE["steps"]
+    # Six images of each class are too few to be as sure as that.
+    assert "It would decide 0 of 100 such images;" in done.stdout
+    assert "see `shotline enough`." in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from models.findings.blur import blur
 from models.findings.exact_duplicates import exact_duplicates
 from models.findings.examine import CHECKS, examine
 from models.findings.exposure import exposure
-from models.findings.finding import Finding, ranked, summaries
+from models.findings.finding import KINDS, Finding, FindingSummary, ranked, summaries
 from models.findings.folder import read_as_it_is
 from models.findings.giveaway import giveaways
 from models.findings.near_duplicates import near_duplicates, near_pairs
@@ -31,7 +31,9 @@ from models.findings.page import TITLES, render_findings
 from models.findings.size import size
 from models.findings.subject import Subject, look_at
 from models.findings.trait_store import FolderTraitStore, MemoryTraitStore
-from models.findings.traits import measure
+from models.findings.traits import Traits, measure
+from models.imaging import MAX_SIDE
+from models.language import ENGLISH, JAPANESE, LANGUAGES, Phrase
 from models.recipe import Recipe
 from tests.unit.models.conftest import encode
 
@@ -469,6 +471,164 @@ def test_folders_that_are_none(tmp_path: Path, make: Callable[[Path], object], s
     make(tmp_path / "in")
     with pytest.raises(BadDataset, match=re.escape(says)):
         read_as_it_is(tmp_path / "in")
+
+
+def copies() -> list[Finding]:
+    """Exact and near ones under two labels, on both sides, as two parts, and in threes."""
+    first, found = draw(3, 3), []
+    for check, data in (
+        (exact_duplicates, jpeg(picture(1))),
+        (near_duplicates, jpeg(picture(1), 60)),
+    ):
+        again = image(0, data, name="again")
+        for other in (
+            replace(again, label=1),
+            replace(again, split="holdout"),
+            replace(again, group="another part"),
+            again,
+        ):
+            found += check(subject([*first, other]))
+    return [
+        *found,
+        *exact_duplicates(subject([*first, *(replace(first[0], name=n) for n in "ab")])),
+    ]
+
+
+def sizes() -> list[Finding]:
+    """One image of another size and shape, and one and several that are too small."""
+    large = image(0, jpeg(picture(50, 300)), name="large")
+    wide = image(1, jpeg(picture(51).crop((0, 0, 96, 40))), name="wide")
+    return [
+        *size(subject([*draw(8, 8), large, wide], view_size=224)),
+        *size(subject(draw(1), view_size=224)),
+    ]
+
+
+def given_away() -> list[Finding]:
+    """A class that one property of its files gives away, each in turn; and one by two of them."""
+    plain = subject(draw(10, 10))
+    found = []
+    for change in (
+        {"format": "PNG"},
+        {"mode": "L"},
+        {"exif": True},
+        {"width": 500},
+        {"quantisation": 99.0},
+        {"size_bytes": 90_000},
+    ):
+        traits = [
+            replace_model(one, file=one.file.model_copy(update=change)) if n < 10 else one
+            for n, one in enumerate(plain.traits)
+        ]
+        found += giveaways(replace(plain, traits=traits))
+    framed = [
+        replace_model(one, pixels=one.pixels.model_copy(update={"border_mean": 255.0 * (n < 10)}))
+        for n, one in enumerate(plain.traits)
+    ]
+    both = [
+        replace_model(one, file=one.file.model_copy(update={"format": "PNG" if n < 10 else "JPEG"}))
+        for n, one in enumerate(framed)
+    ]
+    return [
+        *found,
+        *giveaways(replace(plain, traits=framed)),
+        *giveaways(replace(plain, traits=both)),
+    ]
+
+
+def replace_model(traits: Traits, **parts: object) -> Traits:
+    return traits.model_copy(update=parts)
+
+
+def unreadable() -> list[Finding]:
+    """A file of each fault."""
+
+    def gone() -> bytes:
+        raise FileNotFoundError("no such file")
+
+    data = jpeg(picture(1))
+    files = {
+        "empty": b"",
+        "foreign": b"no image",
+        "damaged": data[: len(data) // 2],
+        "large": encode(PIL.Image.new("L", (MAX_SIDE + 1, 1))),
+        "form": encode(PIL.Image.new("F", (8, 8)), "TIFF"),
+    }
+    images = [image(0, content, name=name) for name, content in files.items()]
+    images.append(replace(images[0], name="gone", read=gone))
+    return list(look_at(CLASSES, images, MemoryTraitStore()).unreadable)
+
+
+@pytest.fixture(scope="module")
+def every_finding() -> list[Finding]:
+    """At least one of each kind, and of each thing that is said of one."""
+    flipped = draw(8, 8, 8)
+    flipped[3] = replace(flipped[3], label=2)
+    floor = [*draw(10, 10, 10), image(1, jpeg(picture(77)), name="floor")]
+    bright = PIL.ImageEnhance.Brightness(picture(4))
+    spoilt = {
+        "soft": jpeg(picture(3).filter(PIL.ImageFilter.GaussianBlur(2.5))),
+        "dark": jpeg(bright.enhance(0.08)),
+        "white": jpeg(bright.enhance(4.0)),
+        "grey": encode(PIL.Image.new("L", (96, 96), 120)),
+    }
+    odd = subject([*draw(9, 9), *(image(0, data, name=name) for name, data in spoilt.items())])
+    same = [image(1, jpeg(picture(7), quality), name=str(quality)) for quality in (98, 99, 100)]
+    return [
+        *copies(),
+        *labels.label_errors(subject(flipped, clusters(8, 8, 8))),
+        *outliers(subject(floor, np.concatenate([clusters(10, 10, 10), np.eye(16)[9:10]]))),
+        *blur(odd),
+        *exposure(odd),
+        *sizes(),
+        *given_away(),
+        *imbalance(subject(draw(12, 3, 6))),
+        *imbalance(subject(draw(22, 2, 6), recipe=Recipe(logit_adjustment=0, fusion="mean"))),
+        *few_images(subject(draw(5, 1, 3))),
+        *identical_classes(subject([*draw(3), *same])),
+        *unreadable(),
+    ]
+
+
+def keys(said: Phrase) -> set[str]:
+    """Return the keys of a phrase and of all phrases in it."""
+    inner = [it if isinstance(it, list) else [it] for it in said.values.values()]
+    phrases = [one for part in inner for one in part if isinstance(one, Phrase)]
+    return {said.key}.union(*map(keys, phrases))
+
+
+def test_every_kind_of_finding_is_told_in_every_language(every_finding: list[Finding]) -> None:
+    assert {one.kind for one in every_finding} == set(KINDS)
+    for one in every_finding:
+        assert (one.problem, one.fix) == (ENGLISH.worded(one.says), ENGLISH.worded(one.asks))
+        assert one.problem.endswith(".")
+        assert one.fix.endswith(".")
+        japanese = JAPANESE.worded([*one.says, *one.asks])
+        assert japanese.endswith("。")
+        # Names stand in brackets of their own, settings of the recipe in parentheses.
+        unnamed = re.sub(r"「[^」]*」|（[^）]*）", "", japanese)  # noqa: RUF001 - as Japanese has them
+        assert not re.search(r"[A-Za-z]+(?:[ ,]+[A-Za-z]+){2}", unnamed), japanese
+        for name in one.classes:
+            assert name in japanese or one.kind in {"size", "unreadable"}
+
+
+def test_nothing_is_there_to_be_said_that_no_finding_says(every_finding: list[Finding]) -> None:
+    told = set().union(*(keys(said) for one in every_finding for said in (*one.says, *one.asks)))
+    there = {
+        key
+        for key in ENGLISH.texts
+        if re.match(r"(finding\.\w+\.|fix\.|giveaway\.|finding\.(image|pair)$)", key)
+    }
+    assert told == there
+
+
+def test_findings_come_back_from_json_and_say_the_same(every_finding: list[Finding]) -> None:
+    for one in every_finding:
+        assert Finding.model_validate_json(one.model_dump_json()) == one
+    for summary in summaries(every_finding):
+        kept = FindingSummary.model_validate_json(summary.model_dump_json())
+        assert kept.sentence == ENGLISH.worded(kept.said)
+        assert all(language.worded(kept.said) for language in LANGUAGES.values())
 
 
 def test_the_page_is_whole_and_runs_nothing(clean: Subject) -> None:

@@ -20,9 +20,9 @@ from models.errors import ArtifactMismatch
 from models.evaluation.proportions import proportion
 from models.features import MemoryFeatureStore
 from models.imaging import View
+from models.language import ENGLISH
 from models.recipe import Recipe
 from models.report import ReportData, geometry, render_report, results, words
-from models.report.language import ENGLISH
 from models.report.reproduction import command, phases
 from models.tuning import Tuning
 from tests.report_samples import mistake, sample_report, with_confusion

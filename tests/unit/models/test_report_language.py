@@ -7,14 +7,16 @@ from pathlib import Path
 
 import pytest
 
+import models.findings
 import models.report
+import models.trust
+from models import language as languages
 from models.collapse.measures import IMAGE_SIDE, TEXT_SIDE
 from models.evaluation.results import Proportion
 from models.findings.finding import KINDS
 from models.heatmaps.choose import WAYS
-from models.report import language as languages
+from models.language import CODES, ENGLISH, JAPANESE, LANGUAGES, accepted
 from models.report import render_report
-from models.report.language import CODES, ENGLISH, JAPANESE, LANGUAGES, accepted
 from models.trust.reasons import REASONS
 from tests.report_samples import (
     heated,
@@ -24,11 +26,14 @@ from tests.report_samples import (
     with_extras,
 )
 
-FOLDER = Path(models.report.__file__).parent
+FOLDERS = [
+    Path(package.__file__).parent for package in (models.report, models.findings, models.trust)
+]
 NAMES = ("good", "表面のきず 🔥", "stain")
 # Of keys that are put together where they are used.
 ENDINGS = {
-    **{f"finding.{kind}": ("", ".fix") for kind in KINDS},
+    **{f"finding.{kind}": ("",) for kind in KINDS},
+    **{f"advice.{kind}": ("",) for kind in KINDS},
     **{f"reason.{reason}": ("",) for reason in REASONS},
     **{f"mistakes.way.{way}": ("",) for way in WAYS},
     **{f"measure.{it.key}": (".name", ".meaning") for it in (*TEXT_SIDE, *IMAGE_SIDE)},
@@ -51,10 +56,11 @@ def test_every_language_says_the_same_things_of_the_same_values() -> None:
 def test_what_is_asked_for_is_there_and_what_is_there_is_asked_for() -> None:
     sources = "\n".join(
         path.read_text("utf-8")
-        for path in FOLDER.rglob("*")
-        if path.suffix in {".py", ".html"} and path.parent.name != "language"
+        for folder in FOLDERS
+        for path in folder.rglob("*")
+        if path.suffix in {".py", ".html"}
     ) + Path(languages.language.__file__).read_text("utf-8")
-    asked = set(re.findall(r'(?:\bt|say|_share|_key)\(\s*"([\w.-]+)"(?! ~)', sources))
+    asked = set(re.findall(r'(?:\bt|say|phrase|_share|_key)\(\s*"([\w.-]+)"(?! ~)', sources))
     assert len(asked) > 100
     assert asked <= set(ENGLISH.texts), asked - set(ENGLISH.texts)
     dynamic = {f"{stem}{ending}" for stem, endings in ENDINGS.items() for ending in endings}
@@ -70,6 +76,7 @@ def test_japanese_is_japanese() -> None:
     alike = {key for key, text in JAPANESE.texts.items() if text == ENGLISH.texts[key]}
     for key in set(JAPANESE.texts) - alike:
         assert kana.search(JAPANESE.texts[key]) or len(JAPANESE.texts[key]) < 40, key
+        assert english(re.sub(r"\{[^}]*\}", " . ", JAPANESE.texts[key])) == [], key
     assert alike < {key for key in ENGLISH.texts if len(ENGLISH.texts[key]) < 30}
 
 
@@ -87,15 +94,23 @@ def test_a_page_with_everything_in_it(code: languages.LanguageCode) -> None:
 
 
 def test_the_japanese_page_holds_no_english_sentence() -> None:
-    """The doctor's own sentences are English; a Japanese page gives its own advice instead."""
     data = with_extras(
         sample_report(NAMES, basis="out-of-fold", mistakes=[heated(mistake("good", "stain"))]),
         **sample_extras(),
     )
     html = render_report(data, "ja")
-    body = re.sub(r"<style>.*?</style>|<pre>.*?</pre>|<[^>]*>", " ", html, flags=re.S)
-    words = re.findall(r"[A-Za-z]{3,}(?:[ ,][A-Za-z]{2,}){3,}", body)
-    assert [it for it in words if "fp32" not in it] == []
+    assert english(html) == []
+    assert len(english(render_report(data, "en"))) > 100
+
+
+def english(html: str) -> list[str]:
+    """Return runs of three words and more that a reader sees or hears, but no code and no names."""
+    heard = " . ".join(re.findall(r'(?:aria-label|alt|title)="([^"]*)"', html))
+    hidden = r"<style>.*?</style>|<(code|bdi)>.*?</\1>|<[^>]*>"
+    seen = re.sub(hidden, " . ", html, flags=re.S)
+    # Names that stand in sentences have brackets of their own.
+    unnamed = re.sub(r"「[^」]*」", " . ", f"{seen} {heard}").replace("PyTorch", ".")
+    return re.findall(r"[A-Za-z']{2,}(?:[ ,;:]+[A-Za-z']+){2,}", unnamed)
 
 
 @pytest.mark.parametrize(

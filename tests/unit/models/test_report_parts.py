@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models.evaluation.results import Proportion
+from models.language import ENGLISH
 from models.report import palette, words
 from models.report.charts import Series, heat_map, line_chart, spread, ticks
-from models.report.language import ENGLISH
 
 # The characters of good typography, as the keyboard has them.
 _PLAIN = str.maketrans({"\N{NO-BREAK SPACE}": " ", "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-"})

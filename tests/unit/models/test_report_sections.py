@@ -19,12 +19,12 @@ from models.dataset import LabelledImage
 from models.errors import ArtifactMismatch, DamagedArtifact
 from models.evaluation.proportions import proportion
 from models.evaluation.results import WrongImage
+from models.language import ENGLISH, JAPANESE, LANGUAGES
 from models.report import ReportData, evidence, geometry, images, render_report, searched, trust
 from models.report.costs import costs
 from models.report.data import MAX_PICTURE_BYTES, small_jpeg
 from models.report.document import report_document
 from models.report.kept import KeptReport, is_page
-from models.report.language import ENGLISH, JAPANESE
 from models.report.palette import heat_colours
 from models.report.pictures import draw_mistakes, overlay
 from models.trust.policy import DecisionPolicy
@@ -100,6 +100,41 @@ def test_the_reliability_plot_leaves_out_thin_bins() -> None:
     assert len(before.points.split()) == 7  # bins of 3 and more of 0, 1, 2, ... 9
     assert [tick for _, tick in chart.x_ticks] == ["0", "0.2", "0.4", "0.6", "0.8", "1"]
     assert chart.axis == "probability"
+
+
+def test_decisions_are_drawn_over_what_is_left_undecided_with_alpha_at_each_point() -> None:
+    data, found = sample_report(NAMES), sample_extras()["trust"]
+    chart = trust.deciding(data, found)
+    assert chart is not None
+    always, right = chart.lines
+    assert (always.name, right.name) == ("always ng", "right")
+    # The first point is of two decided photographs, which say nothing.
+    assert [mark for _, _, mark in right.marks] == ["0.05", "0.1", "0.2", "0.3", "0.5"]
+    assert len(right.points.split()) == 5
+    highest = right.marks[0]
+    assert highest[1] > float(right.points.split()[0].split(",")[1])  # below, where the chart ends
+    assert chart.axis == "undecided"
+    assert ENGLISH.say("trust.curve") in render_report(full())
+    before = with_extras(full(), trust=found.model_copy(update={"curve": []}))
+    for code in ("en", "ja"):
+        page = render_report(before, code)
+        assert page.count(LANGUAGES[code].say("trust.reasons")) == 2  # the table and its label
+        assert LANGUAGES[code].say("trust.curve") not in page
+
+
+def test_what_speaks_against_a_version_is_among_the_cautions() -> None:
+    doubtful = sample_extras()["trust"].model_copy(
+        update={"decided": proportion(3, 50), "decided_accuracy": proportion(2, 3)}
+    )
+    data = with_extras(full(), trust=doubtful)
+    for code, says in (("en", "It would decide 6 of 100"), ("ja", "自動で判定するのは6枚ほど")):
+        cautions = report_document(data, code).cautions
+        assert sum(says in one for one in cautions) == 1
+        page = render_report(data, code)
+        assert says in page
+        assert "<code>shotline enough</code>" in page
+    tested = with_confusion(data, [[8, 2, 0], [1, 9, 0], [3, 1, 6]])
+    assert "shotline enough" not in render_report(tested)
 
 
 def test_trust_in_figures() -> None:
@@ -214,9 +249,18 @@ def test_what_is_kept_comes_back_and_anything_else_is_refused() -> None:
 def test_findings_speak_the_pages_language() -> None:
     found = sample_extras()["findings"]
     english, japanese = images.findings(found), images.findings(found, JAPANESE)
-    assert english[0].sentence == "One photograph is there twice. Keep one."
-    assert japanese[0].sentence == JAPANESE.say("finding.exact_duplicate.fix")
-    assert english[0].examples == ["stain/0007.png", "stain/0007.png"]
+    assert english[0].sentence == (
+        "'stain/0007.png' and 'good/0001.png' are the same file, under the labels 'good', 'stain'."
+        " Decide which label is right, and remove or relabel the others."
+    )
+    assert japanese[0].sentence == (
+        "「stain/0007.png」と「good/0001.png」は同じファイルですが、ラベルが「good」、「stain」と異なり"
+        "ます。どのラベルが正しいかを決め、ほかは削除するかラベルを直してください。"
+    )
+    before = [one.model_copy(update={"said": []}) for one in found]
+    assert images.findings(before)[0].sentence == english[0].sentence
+    assert images.findings(before, JAPANESE)[1].sentence == JAPANESE.say("advice.blur")
+    assert english[0].examples == ["stain/0007.png", "good/0001.png"]
     assert "found something serious" in render_report(full())
     nothing = with_extras(sample_report(NAMES), findings=[])
     assert ENGLISH.say("findings.none") in render_report(nothing)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from models.evaluation.results import Proportion
-from models.report.words import tenths
+from models.language.phrase import Phrase
 
 LanguageCode = Literal["en", "ja"]
 
@@ -27,13 +27,32 @@ class Language:
         """Return a text with its placeholders filled."""
         return self.texts[key].format(**values)
 
+    def word(self, said: Phrase) -> str:
+        """Return a phrase in words."""
+        return self.say(said.key, **{name: self._worded(it) for name, it in said.values.items()})
+
+    def worded(self, said: Sequence[Phrase]) -> str:
+        """Return phrases, each of which is a sentence, one after the other."""
+        return self.texts["list.sentence"].join(self.word(one) for one in said)
+
+    def _worded(self, value: object) -> object:
+        if isinstance(value, Phrase):
+            return self.word(value)
+        if isinstance(value, list):
+            parts = [
+                self.word(one) if isinstance(one, Phrase) else self.say("list.name", name=one)
+                for one in value
+            ]
+            return self.texts["list.between"].join(parts)
+        return value
+
     def percent(self, share: float) -> str:
         """Return a share such as 0.935 as `93.5 %`; only a whole is shown as 100."""
-        return self.say("number.percent", value=tenths(share))
+        return self.say("number.percent", value=_tenths(share))
 
     def interval(self, value: Proportion) -> str:
         """Return a 95 % interval such as 88.1 to 96.9 %."""
-        return self.say("number.interval", low=tenths(value.low), high=tenths(value.high))
+        return self.say("number.interval", low=_tenths(value.low), high=_tenths(value.high))
 
     def thousand(self, value: Proportion) -> str:
         """Return a share as so many of 1,000, with its interval."""
@@ -72,3 +91,13 @@ class Language:
         if not most:
             return last
         return self.say("list.last", most=self.texts["list.between"].join(most), last=last)
+
+
+def _tenths(share: float) -> str:
+    """Return a share in percent, to a tenth, but never up to a whole or down to nothing."""
+    value = round(share * 100, 1)
+    if value == 100 and share < 1:
+        value = 99.9
+    if value == 0 and share > 0:
+        value = 0.1
+    return f"{value:.1f}" if value not in (0, 100) else f"{value:.0f}"

@@ -1,16 +1,27 @@
-"""The languages that a report is written in. Every text and number of a page goes through one."""
+"""The languages that reports and findings are written in. Every text and number goes through one."""
 
 from typing import Final, get_args
 
-from models.report.language import en, ja
-from models.report.language.language import Language, LanguageCode
+from models.language import en, ja
+from models.language.language import Language, LanguageCode
+from models.language.phrase import Phrase, phrase
 
 ENGLISH: Final = Language("en", en.TEXTS)
 JAPANESE: Final = Language("ja", ja.TEXTS)
 LANGUAGES: Final[dict[LanguageCode, Language]] = {"en": ENGLISH, "ja": JAPANESE}
 CODES: Final[tuple[LanguageCode, ...]] = get_args(LanguageCode)
 
-__all__ = ["CODES", "ENGLISH", "JAPANESE", "LANGUAGES", "Language", "LanguageCode", "accepted"]
+__all__ = [
+    "CODES",
+    "ENGLISH",
+    "JAPANESE",
+    "LANGUAGES",
+    "Language",
+    "LanguageCode",
+    "Phrase",
+    "accepted",
+    "phrase",
+]
 
 
 def accepted(header: str) -> LanguageCode:
