@@ -64,7 +64,17 @@ def test_the_whole_job_without_a_network(tmp_path: Path) -> None:
     job = [sys.executable, "-m", "tests.e2e.main_job", str(tmp_path / "job")]
     (tmp_path / "job").mkdir()
     if shutil.which("strace") is not None:  # what is not Python is seen, too
-        job = ["strace", "-f", "-qq", "-e", "trace=connect", "-o", str(traced), *job]
+        job = [
+            "strace",
+            "-f",
+            "-qq",
+            "--seccomp-bpf",
+            "-e",
+            "trace=connect",
+            "-o",
+            str(traced),
+            *job,
+        ]
     script = 'ip link set lo up && exec "$@"'
     ended = subprocess.run(
         ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", *job],

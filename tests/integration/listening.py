@@ -4,7 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 import uvicorn
@@ -64,10 +64,14 @@ class Line:
         self.socket.sendall(data)
 
     def answer(self) -> Answer:
-        """Return the answer, once the gateway has closed the connection."""
+        """Return the answer, once the gateway has closed the connection.
+
+        What is sent to a closed connection is answered by a reset, after what was still to be read.
+        """
         data = b""
-        while chunk := self.socket.recv(65536):
-            data += chunk
+        with suppress(ConnectionResetError):
+            while chunk := self.socket.recv(65536):
+                data += chunk
         head, _, body = data.partition(b"\r\n\r\n")
         first, *lines = head.decode().split("\r\n")
         headers = {

@@ -83,6 +83,7 @@ def tuning_phase(database: Database, tuning: UUID) -> str | None:
     return None if progress is None else str(progress["phase"])
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_life_of_a_worker(
     client: TestClient,
     database: Database,
@@ -261,6 +262,7 @@ def test_a_batch_from_upload_to_result(
             )
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_a_life_of_batches(
     client: TestClient,
     database: Database,
