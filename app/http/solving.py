@@ -79,10 +79,15 @@ class Solver:
             found = await inner._solve(request, known, errors)
             if name is not None:
                 arguments[name] = found
-        said = {"path": request.path_params, "query": request.query_params}
-        for parameter in self._parameters:
-            values = said.get(parameter.place, request.headers)
-            arguments[parameter.argument] = _read(parameter, values, errors)
+        if self._parameters:
+            said = {
+                "path": request.path_params,
+                "query": request.query_params,
+                "header": dict(reversed(request.headers.items())),  # the first of equal names
+            }
+            for parameter in self._parameters:
+                values = said[parameter.place]
+                arguments[parameter.argument] = _read(parameter, values, errors)
         if len(errors) > before:
             return None
         if self._request is not None:
