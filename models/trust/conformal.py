@@ -118,12 +118,11 @@ def role_scores(
 
     Infinite for a role without classes.
     """
-    total = log_sum(logits)
-    columns = [
-        total - log_sum(logits[..., own]) if own.any() else np.full(total.shape, np.inf)
-        for own in members
-    ]
-    return np.stack(columns, axis=-1)
+    there = members.any(axis=-1)
+    of_role = np.where(members[there], logits[..., None, :], -np.inf)
+    found = np.full((*logits.shape[:-1], len(members)), np.inf, dtype=logits.dtype)
+    found[..., there] = log_sum(logits)[..., None] - log_sum(of_role)
+    return found
 
 
 def one_per_group(

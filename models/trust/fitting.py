@@ -16,7 +16,7 @@ from models.evaluation.results import Basis
 from models.trust.calibration import calibrated, calibration, fit_temperature
 from models.trust.conformal import class_scores, one_per_group, role_scores, too_few
 from models.trust.evidence import Evidence, log_sum
-from models.trust.judge import ROLES, Judge
+from models.trust.judge import ROLES, Judge, members_of
 from models.trust.metrics import TrustMetrics
 from models.trust.outliers import (
     FEWEST,
@@ -78,7 +78,8 @@ def fit_rule(classes: Sequence[ClassSpec], seen: OutOfFold) -> Fitted:
     photographs = scaled(seen.statistics, scales).astype(_STORED)
     own = class_scores(seen.logits)[np.arange(len(seen.labels)), seen.labels]
     roles = [ROLES.index(classes[label].role) for label in seen.labels]
-    by_role = role_scores(seen.logits, _members(classes))[np.arange(len(roles)), roles]
+    members = members_of(tuple(spec.role for spec in classes))
+    by_role = role_scores(seen.logits, members)[np.arange(len(roles)), roles]
     alone = np.array(
         one_per_group(roles, seen.groups, seen.digests)
     )  # a part with two defects is one part
@@ -210,10 +211,6 @@ def _of_fold(outliers: Outliers | None, seen: OutOfFold, fold: int) -> Outliers 
         energy_spreads=[rule.energy_spreads[fold]] * seen.n_folds,
     )
     return Outliers(alone, outliers.photographs[others])
-
-
-def _members(classes: Sequence[ClassSpec]) -> np.ndarray:
-    return np.array([[spec.role == role for spec in classes] for role in ROLES])
 
 
 def _table(

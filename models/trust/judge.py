@@ -1,10 +1,11 @@
 """A decision rule in memory: from the evidence of an image to what may be concluded from it."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from models.classes import Role
 from models.trust.conformal import Scores, class_scores, role_scores
@@ -15,6 +16,12 @@ from models.trust.reasons import Reason
 from models.trust.rule import DecisionRule
 
 ROLES: Final[tuple[Role, ...]] = ("ok", "ng", "other")
+
+
+@lru_cache(maxsize=1000)
+def members_of(roles: tuple[Role, ...]) -> Bool[np.ndarray, "3 n_classes"]:
+    """Return which classes are of each of `ROLES`."""
+    return np.array([[own == role for own in roles] for role in ROLES])
 
 
 class Findings(NamedTuple):
@@ -78,11 +85,10 @@ class Judge(NamedTuple):
         """
         logits = evidence.fold_logits
         assert logits is not None  # noqa: S101 - a model with a rule has folds
-        members = np.array([[own == role for own in roles] for role in ROLES])
         return Findings(
             probabilities=softmax(evidence.logits / self.temperature),
             p_values=self.classes.p_values(class_scores(logits), alpha),
-            role_p_values=self.roles.p_values(role_scores(logits, members)),
+            role_p_values=self.roles.p_values(role_scores(logits, members_of(tuple(roles)))),
             groups=tuple(self.roles.counts(len(ROLES)).tolist()),
             unlike=None if self.outliers is None else self.outliers.unlike(evidence, photograph),
         )

@@ -101,8 +101,11 @@ def excess(value: float, limit: Limit) -> float:
 
 def mean_energy(fold_logits: Float[np.ndarray, "folds k"], rule: OutlierRule) -> float:
     """Return the free energy of an image in spreads around each fold's middle, mean over them."""
-    middles, spreads = np.array(rule.energy_middles), np.array(rule.energy_spreads)
-    return float(((-log_sum(fold_logits) - middles) / spreads).mean())
+    folds = zip(
+        log_sum(fold_logits).tolist(), rule.energy_middles, rule.energy_spreads, strict=True
+    )
+    energies = [(-value - middle) / spread for value, middle, spread in folds]
+    return sum(energies) / len(energies)
 
 
 def energy_scale(energies: Float[np.ndarray, " n"]) -> tuple[float, float]:
