@@ -194,8 +194,8 @@ class _Leaving(NamedTuple):
             float(seen.nearest[index]),
         )
         photograph = PhotographStatistics(*map(float, seen.statistics[index]))
-        roles = [spec.role for spec in self.classes]
-        found = without.find(roles, evidence, photograph, policy.alpha)
+        roles = tuple(spec.role for spec in self.classes)
+        (found,) = without.find(roles, [evidence], [photograph], policy.alpha)
         found = found._replace(probabilities=probabilities)
         return conclude(self.classes, found, policy, top_k=1)
 
