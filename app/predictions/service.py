@@ -420,7 +420,10 @@ def _values(answer: PredictionOut, image: IncomingImage, question: Question) -> 
         "reason": answer.reason,
         "label": answer.label,
         "probability": answer.probability,
-        "probabilities": [entry.model_dump() for entry in answer.probabilities],
+        "probabilities": [
+            {"label": entry.label, "probability": entry.probability}
+            for entry in answer.probabilities
+        ],
         "prediction_set": answer.prediction_set,
         "timings_ms": answer.timings_ms,
         "image_sha256": None,
