@@ -32,11 +32,11 @@ class Route(APIRoute):
         return handle
 
 
-class DirectRoute(APIRoute):
+class DirectRoute(Route):
     """A route for a line that waits: it answers by its endpoint, which returns the response.
 
-    The endpoint takes what `Solver` can give it; it reads the body itself, after its key is known.
-    FastAPI describes it, and is not asked again.
+    The endpoint takes what `Solver` can give it, its principal first; so it reads the body itself,
+    after the key is known to be valid. FastAPI describes it, and is not asked again.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
