@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 
 import anyio
 from fastapi import APIRouter, FastAPI
+from fastapi.telemetry import TelemetryConfig
 
 from app import migrations
 from app.audit import routes as audit
@@ -43,6 +44,8 @@ from app.shadow import routes as shadow
 from app.tunings import routes as tunings
 
 _DISK_SECONDS = 10.0
+# FastAPI else asks with every request whether somebody has set OpenTelemetry up.
+_NO_TELEMETRY: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 
 # Asked in this order whose a request is: first what a line waits for.
 ROUTERS: tuple[APIRouter, ...] = (
@@ -85,11 +88,14 @@ def create_app(
         storage or LocalStorage(settings.blob_folder),
         queue or CeleryQueue(settings.queue),
     )
-    app = FastAPI(title="Shotline", lifespan=_lifespan, docs_url=None, redoc_url=None)
+    app = FastAPI(
+        title="Shotline", lifespan=_lifespan, docs_url=None, redoc_url=None, telemetry=_NO_TELEMETRY
+    )
     app.state.gateway = gateway
     install_predictions(app, gateway, load_encoder)
     for router in ROUTERS:
-        app.include_router(router)
+        # FastAPI's way to include a router looks for the route twice with every request.
+        app.router.routes += router.routes
     install_problems(app, ROUTERS)
     describe(app)
     limits = settings.limits

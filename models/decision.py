@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from models.classes import ClassSpec, Role
 from models.trust.evidence import Evidence, softmax
-from models.trust.judge import ROLES, Findings, Judge
+from models.trust.judge import ROLES, Case, Findings, Judge, find_all
 from models.trust.photograph import PhotographStatistics
 from models.trust.policy import DEFAULT_POLICY, DecisionPolicy, can_hold
 from models.trust.reasons import Reason
@@ -89,12 +89,20 @@ def decide(
         photograph: the image's statistics; None where they are not to count.
         top_k: so many classes are listed; None for all.
     """
-    if judge is None:
-        found = Findings(evidence.probabilities)
-    else:
-        roles = [spec.role for spec in classes]
-        found = judge.find(roles, evidence, photograph, policy.alpha)
+    (found,) = find_all([evidence], [case_of(classes, judge, policy, photograph)])
     return conclude(classes, found, policy, top_k=top_k)
+
+
+def case_of(
+    classes: Sequence[ClassSpec | Label],
+    judge: Judge | None,
+    policy: DecisionPolicy,
+    photograph: PhotographStatistics | None,
+) -> Case | None:
+    """Return what an image is judged by; None where the model has no rule. See `decide`."""
+    if judge is None:
+        return None
+    return Case(judge, tuple(spec.role for spec in classes), policy.alpha, photograph)
 
 
 def conclude(

@@ -531,7 +531,7 @@ class Settings(BaseModel):
         """The folder of computed thumbnails; safe to delete."""
         return self.home / "thumbnails"
 
-    @property
+    @cached_property
     def scratch_folder(self) -> Path:
         """The folder of uploads in flight: files without a name, which end with their request."""
         return self.home / "scratch"

@@ -25,15 +25,16 @@ _WITHOUT_BODY = {"GET", "HEAD", "OPTIONS"}
 _LEAST_BYTES = 16 * 1024
 _QUIET = {"/livez", "/readyz", "/metrics"}
 _TOLD = "/predict"  # what went well there has a line for each prediction
-_SAFE_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
+# In the form in which answers carry theirs.
+_SAFE_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
 
 
 class RequestContext:
@@ -96,10 +97,11 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._request_id
-            for name, value in _SAFE_HEADERS.items():
-                headers.setdefault(name, value)
+            own = {name for name, _ in message["headers"]}
+            message["headers"] += [
+                (b"x-request-id", self._request_id.encode()),
+                *((name, value) for name, value in _SAFE_HEADERS if name not in own),
+            ]
         await self._send(message)
 
 

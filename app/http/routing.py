@@ -5,9 +5,11 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from app.core.errors import BadRequest
 from app.http.authentication import authenticate
+from app.http.solving import Solver
 
 MOST_DEPTH = 32
 
@@ -28,6 +30,26 @@ class Route(APIRoute):
             return await answer(_Request(request.scope, request.receive))
 
         return handle
+
+
+class DirectRoute(Route):
+    """A route for a line that waits: it answers by its endpoint, which returns the response.
+
+    The endpoint takes what `Solver` can give it, its principal first; so it reads the body itself,
+    after the key is known to be valid. FastAPI describes it, and is not asked again.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._solver = Solver(self.dependant)
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["method"] not in (self.methods or ()):
+            await super().handle(scope, receive, send)
+            return
+        response: Response = await self._solver.answer(Request(scope, receive, send))
+        await response(scope, receive, send)
 
 
 class _Request(Request):

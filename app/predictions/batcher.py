@@ -30,6 +30,7 @@ from app.predictions.engines.pipeline import Features, Pipeline, Result, pipelin
 from app.predictions.metrics import PredictionMetrics
 from models.errors import ShotlineError
 from models.trust.evidence import Evidence
+from models.trust.judge import Case, Findings, find_all
 
 log = structlog.get_logger(__name__)
 
@@ -37,10 +38,12 @@ log = structlog.get_logger(__name__)
 class Encoded(NamedTuple):
     """What an image's own model says of it, and the seconds it waited and its batch took.
 
-    `features` are the image's, for whoever else is to say something of it.
+    `found` is what the model's rule makes of the evidence. `features` are the image's, for whoever
+    else is to say something of it.
     """
 
     evidence: Evidence
+    found: Findings
     queue: float
     encode: float
     features: Float[np.ndarray, " embed_dim"]
@@ -50,6 +53,7 @@ class Encoded(NamedTuple):
 class _Waiting:
     pixels: UInt8[np.ndarray, "3 size size"]
     head: Head
+    case: Case | None
     deadline: float
     future: Future[Encoded]
     since: float = field(default_factory=time.monotonic)
@@ -130,12 +134,15 @@ class Batcher:
         self,
         pixels: UInt8[np.ndarray, "3 size size"],
         head: Head,
+        case: Case | None = None,
         *,
         lane: UUID,
         deadline: float,
         future: Future[Encoded],
     ) -> None:
         """Let an image wait for the encoder, then to be scored by the model of `head`.
+
+        `case` is what its evidence is judged by; None where the model has no rule.
 
         The future can be cancelled until its batch starts. It raises `DeadlinePassed` where
         `deadline` (of `time.monotonic`) comes before that, and `Unavailable` where the encoder
@@ -144,7 +151,7 @@ class Batcher:
         Raises:
             Unavailable: the gateway is stopping.
         """
-        waiting = _Waiting(pixels, head, deadline, future)
+        waiting = _Waiting(pixels, head, case, deadline, future)
         with self._changed:
             if self._stopping:
                 raise _stopping()
@@ -249,13 +256,15 @@ class Batcher:
         self, images: Sequence[_Waiting], features: Features, started: float, seconds: float
     ) -> None:
         try:
-            found = evidence(features, [waiting.head for waiting in images])
+            seen = evidence(features, [waiting.head for waiting in images])
+            found = find_all(seen, [waiting.case for waiting in images])
         except Exception as error:
             log.exception("scoring_failed", images=len(images))
             self._failed(images, error)
             return
-        for waiting, own, image in zip(images, found, features, strict=True):
-            waiting.future.set_result(Encoded(own, started - waiting.since, seconds, image))
+        for waiting, own, judged, image in zip(images, seen, found, features, strict=True):
+            queue = started - waiting.since
+            waiting.future.set_result(Encoded(own, judged, queue, seconds, image))
 
     def _ended(self) -> None:
         with self._changed:

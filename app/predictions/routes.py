@@ -18,7 +18,7 @@ from app.http.examples import example_of
 from app.http.gateway import GatewayDep
 from app.http.numbers import Whole
 from app.http.problems import problem_of, responses
-from app.http.routing import Route
+from app.http.routing import DirectRoute
 from app.predictions.incoming import Origin
 from app.predictions.intake import make_origin, read_intake
 from app.predictions.model import ResidentModel
@@ -28,7 +28,7 @@ from app.predictions.service import Question
 from app.predictions.serving import NDJSON, Form, Once, serve
 from models.errors import ArtifactMismatch, BadImage, BadInput
 
-router = APIRouter(prefix="/v1", tags=["predictions"], route_class=Route)
+router = APIRouter(prefix="/v1", tags=["predictions"], route_class=DirectRoute)
 
 _DAY_MS = 86_400_000
 _COMPACT_EXAMPLE = "2;0.9400;7;certain;scratch"

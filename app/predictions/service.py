@@ -35,11 +35,12 @@ from app.predictions.records import NewRecord, RecordWriter
 from app.predictions.resident import ModelCache
 from app.predictions.schemas import ModelRef, PredictionOut, shown_decision
 from app.shadow.scoring import Seen, Shadow, shadow_of
-from models.decision import Decision, decide
+from models.decision import Decision, case_of, conclude
 from models.errors import ShotlineError
 from models.imaging import PixelSpec
 from models.pixels import to_pixels
 from models.trust.photograph import PhotographStatistics, photograph_statistics
+from models.trust.policy import DecisionPolicy
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,7 @@ class _Ride:
     Attributes:
         image: as it came.
         head: of the version that answers.
+        policy: what the project asks of decisions.
         encoded: can be cancelled until the image is encoded.
         data: the image's bytes, once they are read.
         photograph: its statistics, once it is decoded.
@@ -83,6 +85,7 @@ class _Ride:
 
     image: IncomingImage
     head: Head
+    policy: DecisionPolicy
     encoded: Future[Encoded] = field(default_factory=Future)
     data: bytes = b""
     photograph: PhotographStatistics | None = None
@@ -261,18 +264,11 @@ class Predictions:
             Unavailable: the encoder is not there, or failed.
         """
         model, started = question.model, time.monotonic()
-        ride = _Ride(image, model.check_encoder(self.batcher.encoder()))
+        policy = self.models.project(model.project_id).decisions
+        ride = _Ride(image, model.check_encoder(self.batcher.encoder()), policy)
         self._decoders.submit(self._decode, ride, question)
         encoded = await self._before(question.deadline, ride.encoded)
-        policy = self.models.project(model.project_id).decisions
-        decision = decide(
-            model.labels,
-            encoded.evidence,
-            judge=model.judge,
-            policy=policy,
-            photograph=ride.photograph,
-            top_k=question.top_k,
-        )
+        decision = conclude(model.labels, encoded.found, ride.policy, top_k=question.top_k)
         waited = ride.decoding - started + encoded.queue
         self.metrics.queue.observe(waited)
         answer = _answer(
@@ -286,7 +282,7 @@ class Predictions:
                 "total": time.monotonic() - started,
             },
         )
-        beside = self._beside(model, Seen(encoded.features, ride.photograph, policy))
+        beside = self._beside(model, Seen(encoded.features, ride.photograph, ride.policy))
         self._record(answer, image, ride.data, question, beside)
         return answer
 
@@ -323,6 +319,7 @@ class Predictions:
             batcher.submit(
                 pixels,
                 ride.head,
+                case_of(model.labels, model.judge, ride.policy, ride.photograph),
                 lane=model.project_id,
                 deadline=question.deadline,
                 future=ride.encoded,
@@ -423,7 +420,10 @@ def _values(answer: PredictionOut, image: IncomingImage, question: Question) -> 
         "reason": answer.reason,
         "label": answer.label,
         "probability": answer.probability,
-        "probabilities": [entry.model_dump() for entry in answer.probabilities],
+        "probabilities": [
+            {"label": entry.label, "probability": entry.probability}
+            for entry in answer.probabilities
+        ],
         "prediction_set": answer.prediction_set,
         "timings_ms": answer.timings_ms,
         "image_sha256": None,

@@ -28,6 +28,8 @@ log = structlog.get_logger(__name__)
 NDJSON = "application/x-ndjson"
 COMPACT = "text/plain; charset=utf-8"
 _JSON = "application/json"
+# Most answers are out by then; to watch each caller from the start costs half as much as to decide.
+_UNWATCHED_SECONDS = 0.1
 
 Result = TypeVar("Result")
 
@@ -101,15 +103,20 @@ async def serve(
 async def _unless_left(
     answering: Coroutine[Any, Any, Result], left: Callable[[], Awaitable[None]]
 ) -> Result:
-    """Return what `answering` does, which ends at once where the caller leaves."""
-    work, leaving = asyncio.current_task(), asyncio.ensure_future(left())
+    """Return what `answering` does, which ends soon where the caller leaves."""
+    work, leaving = asyncio.current_task(), asyncio.Future[None]()
     assert work is not None  # noqa: S101 - we run
 
     def stop(leaving: asyncio.Future[None]) -> None:
         if not leaving.cancelled():
             work.cancel()
 
-    leaving.add_done_callback(stop)
+    def watch() -> None:
+        nonlocal leaving
+        leaving = asyncio.ensure_future(left())
+        leaving.add_done_callback(stop)
+
+    watching = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, watch)
     try:
         return await answering
     except asyncio.CancelledError:
@@ -117,6 +124,7 @@ async def _unless_left(
             raise ClientDisconnect from None
         raise  # someone else stops us
     finally:
+        watching.cancel()
         leaving.cancel()
 
 

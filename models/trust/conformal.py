@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8, UInt16
+from jaxtyping import Bool, Float, Int, UInt8, UInt16
 
 from models.trust.evidence import log_sum
 
@@ -35,7 +35,7 @@ class Scores(NamedTuple):
     """Calibration scores, one for each group of images of a class (or of a role).
 
     Attributes:
-        values: the scores.
+        values: the scores, class after class.
         classes: of each, its class.
         folds: of each, whose model gave it.
     """
@@ -69,32 +69,41 @@ class Scores(NamedTuple):
         return Scores(self.values[these], self.classes[these], self.folds[these])
 
     def p_values(
-        self, seen: Float[np.ndarray, "folds n_classes"], alpha: float = 1.0
-    ) -> Float[np.ndarray, " n_classes"]:
-        """Return the p-value of each class for an image.
+        self, seen: Float[np.ndarray, "*n folds n_classes"], alpha: float = 1.0
+    ) -> Float[np.ndarray, "*n n_classes"]:
+        """Return the p-value of each class for an image, or for several.
 
         Args:
             seen: the image's score for each class by each fold's model.
             alpha: classes that could reach no p-value as low are compared with all scores.
         """
         seen = seen.astype(np.float32)
-        n_classes = seen.shape[1]
-        counts = self.counts(n_classes)
-        above = self.values >= seen[self.folds, self.classes]
-        own = np.bincount(self.classes, weights=above, minlength=n_classes)
-        found = (1 + own) / (counts + 1)
+        counts = self.counts(seen.shape[-1])
+        above = self.values >= seen[..., self.folds, self.classes]
+        found = (1 + _per_class(above, counts)) / (counts + 1)
         few = too_few(counts, alpha)
         if few.any():
-            found[few] = (1 + self._above(seen[:, few])) / (len(self.values) + 1)
+            found[..., few] = (1 + self._above(seen[..., few])) / (len(self.values) + 1)
         return found
 
-    def _above(self, seen: Float[np.ndarray, "folds m"]) -> Float[np.ndarray, " m"]:
+    def _above(self, seen: Float[np.ndarray, "*n folds m"]) -> Float[np.ndarray, "*n m"]:
         """Count the scores of all classes that are at least as high as those `seen`."""
-        total = np.zeros(seen.shape[1])
-        for fold, row in enumerate(seen):
+        total = np.zeros((*seen.shape[:-2], seen.shape[-1]))
+        for fold in range(seen.shape[-2]):
             values = np.sort(self.values[self.folds == fold])
-            total += len(values) - np.searchsorted(values, row, side="left")
+            total += len(values) - np.searchsorted(values, seen[..., fold, :], side="left")
         return total
+
+
+def _per_class(
+    values: Bool[np.ndarray, "*n n_scores"], counts: np.ndarray
+) -> Int[np.ndarray, "*n n_classes"]:
+    """Count those that are true of each class; scores stand class after class."""
+    passed = np.zeros((*values.shape[:-1], values.shape[-1] + 1), dtype=np.int64)
+    np.cumsum(values, axis=-1, out=passed[..., 1:])
+    ends = np.cumsum(counts)
+    counted: np.ndarray = passed[..., ends] - passed[..., ends - counts]
+    return counted
 
 
 def too_few(counts: np.ndarray, alpha: float) -> Bool[np.ndarray, " n"]:
@@ -118,12 +127,11 @@ def role_scores(
 
     Infinite for a role without classes.
     """
-    total = log_sum(logits)
-    columns = [
-        total - log_sum(logits[..., own]) if own.any() else np.full(total.shape, np.inf)
-        for own in members
-    ]
-    return np.stack(columns, axis=-1)
+    there = members.any(axis=-1)
+    of_role = np.where(members[there], logits[..., None, :], -np.inf)
+    found = np.full((*logits.shape[:-1], len(members)), np.inf, dtype=logits.dtype)
+    found[..., there] = log_sum(logits)[..., None] - log_sum(of_role)
+    return found
 
 
 def one_per_group(

@@ -17,7 +17,7 @@ from models.trust.calibration import calibrated, calibration, fit_temperature
 from models.trust.conformal import class_scores, one_per_group, role_scores, too_few
 from models.trust.curve import MOST_IN_CURVE, Looked, curve, verdicts
 from models.trust.evidence import Evidence, log_sum
-from models.trust.judge import ROLES, Judge
+from models.trust.judge import ROLES, Judge, members_of
 from models.trust.metrics import AlphaPoint, TrustMetrics
 from models.trust.outliers import (
     FEWEST,
@@ -79,7 +79,8 @@ def fit_rule(classes: Sequence[ClassSpec], seen: OutOfFold) -> Fitted:
     photographs = scaled(seen.statistics, scales).astype(_STORED)
     own = class_scores(seen.logits)[np.arange(len(seen.labels)), seen.labels]
     roles = [ROLES.index(classes[label].role) for label in seen.labels]
-    by_role = role_scores(seen.logits, _members(classes))[np.arange(len(roles)), roles]
+    members = members_of(tuple(spec.role for spec in classes))
+    by_role = role_scores(seen.logits, members)[np.arange(len(roles)), roles]
     alone = np.array(
         one_per_group(roles, seen.groups, seen.digests)
     )  # a part with two defects is one part
@@ -139,11 +140,9 @@ def measure_holdout(
     policy: DecisionPolicy,
 ) -> TrustMetrics:
     """Measure a rule on images that neither trained nor calibrated."""
-    roles, judge = [spec.role for spec in classes], fitted.judge
-    looked = (
-        Looked(judge, found, judge.find(roles, found, photograph, policy.alpha))
-        for found, photograph in zip(evidence, statistics, strict=True)
-    )
+    roles, judge = tuple(spec.role for spec in classes), fitted.judge
+    found = judge.find(roles, evidence, statistics, policy.alpha)
+    looked = (Looked(judge, *one) for one in zip(evidence, found, strict=True))
     logits = np.stack([found.logits for found in evidence])
     before, after = calibrated(logits, 1.0), calibrated(logits, fitted.rule.temperature)
     return _measured("holdout", classes, labels, looked, before, after, fitted, policy)
@@ -195,8 +194,8 @@ class _Leaving(NamedTuple):
             float(seen.nearest[index]),
         )
         photograph = PhotographStatistics(*map(float, seen.statistics[index]))
-        roles = [spec.role for spec in self.classes]
-        found = without.find(roles, evidence, photograph, policy.alpha)
+        roles = tuple(spec.role for spec in self.classes)
+        (found,) = without.find(roles, [evidence], [photograph], policy.alpha)
         return Looked(without, evidence, found._replace(probabilities=probabilities))
 
 
@@ -211,10 +210,6 @@ def _of_fold(outliers: Outliers | None, seen: OutOfFold, fold: int) -> Outliers 
         energy_spreads=[rule.energy_spreads[fold]] * seen.n_folds,
     )
     return Outliers(alone, outliers.photographs[others])
-
-
-def _members(classes: Sequence[ClassSpec]) -> np.ndarray:
-    return np.array([[spec.role == role for spec in classes] for role in ROLES])
 
 
 def _table(

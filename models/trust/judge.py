@@ -1,10 +1,11 @@
 """A decision rule in memory: from the evidence of an image to what may be concluded from it."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from models.classes import Role
 from models.trust.conformal import Scores, class_scores, role_scores
@@ -15,6 +16,12 @@ from models.trust.reasons import Reason
 from models.trust.rule import DecisionRule
 
 ROLES: Final[tuple[Role, ...]] = ("ok", "ng", "other")
+
+
+@lru_cache(maxsize=1000)
+def members_of(roles: tuple[Role, ...]) -> Bool[np.ndarray, "3 n_classes"]:
+    """Return which classes are of each of `ROLES`."""
+    return np.array([[own == role for own in roles] for role in ROLES])
 
 
 class Findings(NamedTuple):
@@ -63,26 +70,79 @@ class Judge(NamedTuple):
 
     def find(
         self,
-        roles: Sequence[Role],
-        evidence: Evidence,
-        photograph: PhotographStatistics | None,
+        roles: tuple[Role, ...],
+        evidence: Sequence[Evidence],
+        photographs: Sequence[PhotographStatistics | None],
         alpha: float,
-    ) -> Findings:
-        """Return what the evidence of an image says.
+    ) -> list[Findings]:
+        """Return what the evidence of images says, in a few operations for all of them.
 
         Args:
             roles: of the classes.
-            evidence: by the model that the rule belongs to.
-            photograph: its statistics; None where they are not to count.
+            evidence: of each image by the model that the rule belongs to.
+            photographs: the statistics of each; None where they are not to count.
             alpha: classes with too few images for it are compared with all scores.
         """
-        logits = evidence.fold_logits
-        assert logits is not None  # noqa: S101 - a model with a rule has folds
-        members = np.array([[own == role for own in roles] for role in ROLES])
-        return Findings(
-            probabilities=softmax(evidence.logits / self.temperature),
-            p_values=self.classes.p_values(class_scores(logits), alpha),
-            role_p_values=self.roles.p_values(role_scores(logits, members)),
-            groups=tuple(self.roles.counts(len(ROLES)).tolist()),
-            unlike=None if self.outliers is None else self.outliers.unlike(evidence, photograph),
+        folds = np.stack([_fold_logits(one) for one in evidence])
+        logits = np.stack([one.logits for one in evidence])
+        by_role = role_scores(folds, members_of(roles))
+        groups = tuple(self.roles.counts(len(ROLES)).tolist())
+        unlike = [
+            None if self.outliers is None else self.outliers.unlike(one, photograph)
+            for one, photograph in zip(evidence, photographs, strict=True)
+        ]
+        found = zip(
+            softmax(logits / self.temperature),
+            self.classes.p_values(class_scores(folds), alpha),
+            self.roles.p_values(by_role),
+            unlike,
+            strict=True,
         )
+        return [
+            Findings(probabilities, p_values, role_p_values, groups, reason)
+            for probabilities, p_values, role_p_values, reason in found
+        ]
+
+
+class Case(NamedTuple):
+    """What an image is judged by.
+
+    Attributes:
+        judge: the rule of the model that it is asked of.
+        roles: of the model's classes.
+        alpha: see `Judge.find`.
+        photograph: the image's statistics; None where they are not to count.
+    """
+
+    judge: Judge
+    roles: tuple[Role, ...]
+    alpha: float
+    photograph: PhotographStatistics | None
+
+
+def find_all(evidence: Sequence[Evidence], cases: Sequence[Case | None]) -> list[Findings]:
+    """Return what is known of each image; those of one rule are judged together.
+
+    Args:
+        evidence: of each.
+        cases: what each is judged by; None where there is no rule.
+    """
+    found: dict[int, Findings] = {}
+    together: dict[tuple[int, float], list[tuple[int, Case]]] = {}
+    for place, (one, case) in enumerate(zip(evidence, cases, strict=True)):
+        if case is None:
+            found[place] = Findings(one.probabilities)
+        else:
+            together.setdefault((id(case.judge), case.alpha), []).append((place, case))
+    for group in together.values():
+        first, places = group[0][1], [place for place, _ in group]
+        photographs = [case.photograph for _, case in group]
+        own = [evidence[place] for place in places]
+        judged = first.judge.find(first.roles, own, photographs, first.alpha)
+        found.update(zip(places, judged, strict=True))
+    return [found[place] for place in range(len(evidence))]
+
+
+def _fold_logits(evidence: Evidence) -> Float[np.ndarray, "folds n_classes"]:
+    assert evidence.fold_logits is not None  # noqa: S101 - a model with a rule has folds
+    return evidence.fold_logits

@@ -30,11 +30,17 @@ STATISTICS_VERSION: Final = "photograph/1"
 
 def photograph_statistics(pixels: UInt8[np.ndarray, "3 height width"]) -> PhotographStatistics:
     """Return the statistics of an image as `models.pixels.to_pixels` gives it."""
-    red, green, blue = pixels.astype(np.int16)
-    luma = (red + 2 * green + blue) >> 2
-    mean = float(luma.mean(dtype=np.float64))
+    # In place: a fresh array for each step would cost more than the step.
+    luma, green, blue = pixels.astype(np.int16)
+    luma += green
+    luma += green
+    luma += blue
+    luma >>= 2
+    mean = float(luma.sum(dtype=np.int32) / luma.size)  # exact below eight million pixels
     inner = luma[1:-1, 1:-1]
-    edges = luma[:-2, 1:-1] + luma[2:, 1:-1] + luma[1:-1, :-2] + luma[1:-1, 2:] - 4 * inner
+    edges = inner * np.int16(-4)
+    for beside in (luma[:-2, 1:-1], luma[2:, 1:-1], luma[1:-1, :-2], luma[1:-1, 2:]):
+        edges += beside
     return PhotographStatistics(
         luminance=mean,
         contrast=_spread(luma, mean),

@@ -3,6 +3,8 @@
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import structlog
@@ -40,3 +42,13 @@ def test_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(LogSettings(level="info", format="console"))
     structlog.get_logger("a").info("happened", n=1)
     assert "happened" in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_fails_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr("sys.stderr", full)
+        configure_logging(LogSettings(level="info", format="json"))
+        structlog.get_logger("a").info("happened", text="x" * 100_000)
+        with suppress(OSError):
+            full.close()
+    structlog.get_logger("a").info("happened again")
