@@ -1,7 +1,7 @@
 """What decisions are worth: coverage, calibration, what is left undecided, and what is no part.
 
-Run with `python -m benchmarks.trust`; some ten minutes on one core, most of it tuning. Whatever was
-tuned is kept under `build/trust` and not tuned again, so that it can be stopped.
+Run with `python -m benchmarks.trust`; half an hour on one core, most of it tuning. What was tuned
+is kept under `build/trust` and not tuned again, so that it can be stopped.
 """
 
 import functools
@@ -84,10 +84,6 @@ class Tuned(NamedTuple):
 def main(
     sets: Annotated[str, typer.Option(help="Some of them.")] = ",".join(SETS),
     splits: Annotated[int, typer.Option(help="Draws of each set.")] = SPLITS,
-    name: Annotated[str, typer.Option(help="Of the result.")] = NAME,
-    steps: Annotated[
-        int | None, typer.Option(help="Of a tuning; 1 leaves the prompts as they are written.")
-    ] = None,
     left_out: Annotated[bool, typer.Option(help="Also leave each defect class out.")] = True,
     only_tune: Annotated[bool, typer.Option("--only-tune", help="Measure later.")] = False,
 ) -> None:
@@ -96,20 +92,17 @@ def main(
     data = {one: cached(one, load) for one in (*SETS, OTHER)}
     data |= {one: cached(one, load) for one in sets.split(",") if one not in data}
     cells: dict[str, Any] = {}
-    recipe = Recipe(threads=1)
-    if steps is not None:
-        recipe = Recipe(threads=1, steps=steps, warmup_steps=min(10, steps - 1))
     todo = list(_cells(sets.split(","), splits, data, left_out=left_out))
     for cell in track(todo, "Tuning"):
-        tune(cell, data[cell.name], load, recipe)
+        tune(cell, data[cell.name], load)
     if only_tune:
         return
     for cell in track(todo, "Measuring"):
-        cells[cell.key] = _measure(cell, data, tune(cell, data[cell.name], load, recipe))
-    _write(name, cells)
-    if name == NAME:
-        draw_figures(summaries(cells), cells, FIGURES)
-    _print(summaries(cells))
+        cells[cell.key] = _measure(cell, data, tune(cell, data[cell.name], load))
+    found = summaries(cells)
+    write_results(NAME, {"shots": SHOTS, "summary": found, "cells": cells})
+    draw_figures(found, cells, FIGURES)
+    _print(found)
 
 
 class _Cell(NamedTuple):
@@ -144,7 +137,7 @@ def _measure(cell: _Cell, data: dict[str, CachedSet], tuned: Tuned) -> dict[str,
     return _without(data[cell.name], cell.without, tuned)
 
 
-def tune(cell: _Cell, found: CachedSet, load: Callable[[], Backbone], recipe: Recipe) -> Tuned:
+def tune(cell: _Cell, found: CachedSet, load: Callable[[], Backbone]) -> Tuned:
     """Tune on 16 images of each class, but of one class on none and without knowing of it.
 
     What was tuned before is read again; the rule is fit anew, by the code as it is.
@@ -159,15 +152,14 @@ def tune(cell: _Cell, found: CachedSet, load: Callable[[], Backbone], recipe: Re
         LabelledImage(i.sha256, keep.index(i.label), i.group, "train", i.read, i.name)
         for i in (images[index] for index in drawn)
     ]
-    folder = "tuned" if recipe == Recipe(threads=1) else f"steps-{recipe.steps}"
-    path = CACHE / folder / f"{cell.name}-{seed}-{without}.safetensors"
+    path = CACHE / "tuned" / f"{cell.name}-{seed}-{without}.safetensors"
     if not path.exists():
         backbone = load()
         tuning = Tuning(
             [dataset.classes[label] for label in keep],
             train,
             backbone,
-            recipe,
+            Recipe(threads=1),
             seed=seed,
             view=View(),
             store=_store(dataset, found.seen, backbone),
@@ -348,10 +340,6 @@ def _apart(good: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[st
     auroc = {kind: roc_auc_score(truth, np.r_[good[kind], other[kind]]) for kind in good}
     threshold = np.quantile(other["all"], 0.05)
     return {"auroc": auroc, "fpr95": float((good["all"] >= threshold).mean())}
-
-
-def _write(name: str, cells: dict[str, Any]) -> None:
-    write_results(name, {"shots": SHOTS, "summary": summaries(cells), "cells": cells})
 
 
 def summaries(cells: dict[str, Any]) -> dict[str, Any]:
