@@ -22,8 +22,11 @@ from models.evaluation.results import Evaluation, Proportion
 from models.imaging import View
 from models.pixels import to_pixels
 from models.recipe import Recipe
+from models.trust.folds import FoldModels, MainModel, TrainingImages, Trusted, trust
+from models.trust.policy import DecisionPolicy
 
 _PER_CLASS = ("class_embeddings", "class_means", "text_features", "zero_shot_features")
+_SHOTS, _FOLDS, _LOGIT_SCALE = 16, 3, 100.0
 
 
 class Facts(NamedTuple):
@@ -102,10 +105,13 @@ class Made(NamedTuple):
 
 
 def make_artifact(facts: Facts, names: Sequence[str], seed: int) -> Made:
-    """Return an artifact with random unit class embeddings, as if it had been tuned."""
+    """Return an artifact with random unit class embeddings, as if it had been tuned.
+
+    Its decision rule is one that was fit to noise: as large, and as much work, as any.
+    """
     count = len(names)
-    embeddings = np.random.default_rng(seed).standard_normal((count, facts.dim), dtype=np.float32)
-    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    embeddings = _unit(np.random.default_rng(seed), count, facts.dim)
+    rule = _rule(count, facts.dim)
     header = ArtifactHeader(
         backbone=facts.source,
         backbone_digest=facts.digest,
@@ -114,15 +120,18 @@ def make_artifact(facts: Facts, names: Sequence[str], seed: int) -> Made:
         seed=seed,
         view=View(),
         snapshot=f"sha256:{seed:064x}",
-        n_train=[16] * count,
-        logit_scale=100.0,
+        n_train=[_SHOTS] * count,
+        logit_scale=_LOGIT_SCALE,
         metrics=_metrics(count),
         created=datetime.now(UTC),
         shotline="benchmark",
         made_on="benchmark",
+        rule=rule.rule,
     )
     ctx = np.zeros((4, 64), dtype=np.float32)
-    artifact = Artifact(header, {**dict.fromkeys(_PER_CLASS, embeddings), "ctx": ctx})
+    artifact = Artifact(
+        header, {**dict.fromkeys(_PER_CLASS, embeddings), **rule.tensors, "ctx": ctx}
+    )
     data = artifact.to_bytes()
     return Made(
         artifact,
@@ -130,6 +139,37 @@ def make_artifact(facts: Facts, names: Sequence[str], seed: int) -> Made:
         hashlib.sha256(data).hexdigest(),
         [spec.model_dump() for spec in header.classes],
         _metrics_json(count),
+    )
+
+
+def _unit(random: np.random.Generator, *shape: int) -> Float[np.ndarray, "*n dim"]:
+    rows = random.standard_normal(shape, dtype=np.float32)
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+@cache
+def _rule(count: int, dim: int) -> Trusted:
+    """Return a decision rule of `count` classes, from 16 noisy images of each."""
+    random = np.random.default_rng(0)
+    means, labels = _unit(random, count, dim), np.repeat(np.arange(count), _SHOTS)
+    features = means[labels] + _unit(random, len(labels), dim)
+    names = [str(number) for number in range(len(labels))]
+    return trust(
+        [ClassSpec(name=name, prompt_name=name, role="ng") for name in names[:count]],
+        TrainingImages(
+            features / np.linalg.norm(features, axis=1, keepdims=True),
+            labels,
+            names,
+            names,
+            random.uniform(1, 2, (len(labels), 4)),
+        ),
+        MainModel(means, means, _LOGIT_SCALE),
+        FoldModels(
+            [np.arange(fold, len(labels), _FOLDS).tolist() for fold in range(_FOLDS)],
+            np.stack([means] * _FOLDS),
+        ),
+        None,
+        DecisionPolicy(),
     )
 
 

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from jaxtyping import Bool, Float, Int, UInt
 
 from models.trust.evidence import log_sum
 
@@ -36,37 +36,36 @@ class Scores(NamedTuple):
 
     Attributes:
         values: the scores, class after class.
-        classes: of each, its class.
-        folds: of each, whose model gave it.
+        places: of each, `fold * n_classes + class`: whose model gave it, and for what. In as few
+            bytes as they go into: thousands of models have theirs in memory.
+        n_classes: how many classes there are.
     """
 
     values: Float[np.ndarray, " n"]
-    classes: UInt16[np.ndarray, " n"]
-    folds: UInt8[np.ndarray, " n"]
+    places: UInt[np.ndarray, " n"]
+    n_classes: int
 
     @classmethod
     def of(cls, table: Sequence[Sequence[Sequence[float]]]) -> "Scores":
         """Return the scores of `table[class][fold]`."""
         rows = [
-            (value, index, fold)
+            (value, fold * len(table) + index)
             for index, folds in enumerate(table)
             for fold, values in enumerate(folds)
             for value in values
         ]
-        values, classes, folds = zip(*rows, strict=True) if rows else ((), (), ())
-        return cls(
-            np.array(values, dtype=np.float32),
-            np.array(classes, dtype=np.uint16),
-            np.array(folds, dtype=np.uint8),
-        )
+        values, places = zip(*rows, strict=True) if rows else ((), ())
+        smallest = np.min_scalar_type(max(places, default=0))
+        return cls(np.array(values, dtype=np.float32), np.array(places, dtype=smallest), len(table))
 
-    def counts(self, n_classes: int) -> np.ndarray:
-        """Return how many scores each class has."""
-        return np.bincount(self.classes, minlength=n_classes)
+    @property
+    def counts(self) -> Int[np.ndarray, " n_classes"]:
+        """How many scores each class has."""
+        return np.bincount(self.places % self.n_classes, minlength=self.n_classes)
 
     def chosen(self, these: Bool[np.ndarray, " n"]) -> "Scores":
         """Return some of them."""
-        return Scores(self.values[these], self.classes[these], self.folds[these])
+        return Scores(self.values[these], self.places[these], self.n_classes)
 
     def p_values(
         self, seen: Float[np.ndarray, "*n folds n_classes"], alpha: float = 1.0
@@ -77,9 +76,8 @@ class Scores(NamedTuple):
             seen: the image's score for each class by each fold's model.
             alpha: classes that could reach no p-value as low are compared with all scores.
         """
-        seen = seen.astype(np.float32)
-        counts = self.counts(seen.shape[-1])
-        above = self.values >= seen[..., self.folds, self.classes]
+        seen, counts = seen.astype(np.float32), self.counts
+        above = self.values >= seen.reshape(*seen.shape[:-2], -1)[..., self.places]
         found = (1 + _per_class(above, counts)) / (counts + 1)
         few = too_few(counts, alpha)
         if few.any():
@@ -90,7 +88,7 @@ class Scores(NamedTuple):
         """Count the scores of all classes that are at least as high as those `seen`."""
         total = np.zeros((*seen.shape[:-2], seen.shape[-1]))
         for fold in range(seen.shape[-2]):
-            values = np.sort(self.values[self.folds == fold])
+            values = np.sort(self.values[self.places // self.n_classes == fold])
             total += len(values) - np.searchsorted(values, seen[..., fold, :], side="left")
         return total
 

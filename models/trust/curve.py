@@ -34,7 +34,7 @@ def verdicts(classes: Sequence[ClassSpec], looked: Looked, policy: DecisionPolic
     """
     logits, scores = looked.evidence.fold_logits, looked.judge.classes
     assert logits is not None  # noqa: S101 - a model with a rule has folds
-    seen, counts = class_scores(logits), scores.counts(len(classes))
+    seen, counts = class_scores(logits), scores.counts
     alone, pooled = scores.p_values(seen), scores.p_values(seen, alpha=0.0)
     made: list[Verdict] = []
     for alpha in ALPHAS:

@@ -206,8 +206,8 @@ def _of_fold(outliers: Outliers | None, seen: OutOfFold, fold: int) -> Outliers 
     rule, others = outliers.rule, seen.folds != fold
     alone = replace(
         rule,
-        energy_middles=[rule.energy_middles[fold]] * seen.n_folds,
-        energy_spreads=[rule.energy_spreads[fold]] * seen.n_folds,
+        energy_middles=(rule.energy_middles[fold],) * seen.n_folds,
+        energy_spreads=(rule.energy_spreads[fold],) * seen.n_folds,
     )
     return Outliers(alone, outliers.photographs[others])
 
@@ -270,7 +270,7 @@ def _measured(
     sizes = Counter(len(made.prediction_set) for made in decisions)
     reasons = Counter(made.reason for made in decisions)
     n, rule = len(labels), fitted.rule
-    counts = fitted.judge.classes.counts(len(classes))
+    counts = fitted.judge.classes.counts
     return TrustMetrics(
         basis=basis,
         n_images=n,

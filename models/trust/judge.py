@@ -86,7 +86,7 @@ class Judge(NamedTuple):
         folds = np.stack([_fold_logits(one) for one in evidence])
         logits = np.stack([one.logits for one in evidence])
         by_role = role_scores(folds, members_of(roles))
-        groups = tuple(self.roles.counts(len(ROLES)).tolist())
+        groups = tuple(self.roles.counts.tolist())
         unlike = [
             None if self.outliers is None else self.outliers.unlike(one, photograph)
             for one, photograph in zip(evidence, photographs, strict=True)

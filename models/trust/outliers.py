@@ -20,7 +20,7 @@ from jaxtyping import Float
 from models.trust.evidence import Evidence, log_sum
 from models.trust.photograph import PhotographStatistics
 from models.trust.reasons import Reason
-from models.trust.rule import Limit, OutlierRule
+from models.trust.rule import Limit, OutlierRule, Scales
 
 LEVEL: Final = 0.02
 # Fewer images than that say nothing of what is usual.
@@ -121,33 +121,33 @@ def outlier_rule(
     energies: Float[np.ndarray, " n"],
     photographs: Float[np.ndarray, " n"],
     energy_scales: list[tuple[float, float]],
-    photograph_scales: list[float],
+    photograph_scales: Scales,
 ) -> OutlierRule:
     """Return the limits that the out-of-fold values of the training images set."""
     return OutlierRule(
         level=LEVEL,
         distance=limit_of(distances, _LEAST_DISTANCE),
         energy=limit_of(energies, _LEAST_ENERGY),
-        energy_middles=[middle for middle, _ in energy_scales],
-        energy_spreads=[spread for _, spread in energy_scales],
+        energy_middles=tuple(middle for middle, _ in energy_scales),
+        energy_spreads=tuple(spread for _, spread in energy_scales),
         photograph=limit_of(photographs, _LEAST_PHOTOGRAPH),
         photograph_scales=photograph_scales,
     )
 
 
-def scaled(statistics: Float[np.ndarray, "n 4"], scales: list[float]) -> Float[np.ndarray, "n 4"]:
+def scaled(statistics: Float[np.ndarray, "n 4"], scales: Scales) -> Float[np.ndarray, "n 4"]:
     """Return statistics as they are compared: contrast and sharpness by their ratios."""
     return _comparable(statistics) / np.array(scales)
 
 
-def _scaled(statistics: PhotographStatistics, scales: list[float]) -> list[float]:
+def _scaled(statistics: PhotographStatistics, scales: Scales) -> list[float]:
     """Return those of one photograph, in less time; see `scaled`."""
     light, contrast, sharpness, saturated = statistics
     values = (light, math.log2(contrast + 1), math.log2(sharpness + 1), saturated)
     return [value / scale for value, scale in zip(values, scales, strict=True)]
 
 
-def scales_of(statistics: Float[np.ndarray, "n 4"], labels: np.ndarray) -> list[float]:
+def scales_of(statistics: Float[np.ndarray, "n 4"], labels: np.ndarray) -> Scales:
     """Return the spread of each statistic within the classes."""
     values = _comparable(statistics)
     away = np.concatenate(
@@ -155,7 +155,8 @@ def scales_of(statistics: Float[np.ndarray, "n 4"], labels: np.ndarray) -> list[
     )
     freedom = max(1, len(labels) - len(set(labels)))
     spread = np.sqrt((away**2).sum(axis=0) / freedom)
-    return [float(value) for value in np.maximum(spread, _LEAST_SCALES)]
+    light, contrast, sharpness, saturated = np.maximum(spread, _LEAST_SCALES).tolist()
+    return light, contrast, sharpness, saturated
 
 
 def limit_of(values: Float[np.ndarray, " n"], least: float) -> Limit:

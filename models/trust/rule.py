@@ -1,14 +1,16 @@
 """The decision rule that an artifact carries: what its own calibration found. No torch here."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.classes import Role
 
-# Limits are of no model class: thousands of them stay in memory, with the versions' judges.
+# Limits are of no model class, and numbers in tuples: thousands stay in memory with the judges.
 _STRICT = ConfigDict(extra="forbid")
+
+Scales = tuple[float, float, float, float]  # of the statistics of photographs
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,10 +47,10 @@ class OutlierRule:
     level: float
     distance: Limit
     energy: Limit
-    energy_middles: list[float]
-    energy_spreads: list[float]
+    energy_middles: tuple[float, ...]
+    energy_spreads: tuple[float, ...]
     photograph: Limit
-    photograph_scales: Annotated[list[float], Field(min_length=4, max_length=4)]
+    photograph_scales: Scales
 
 
 class DecisionRule(BaseModel):

@@ -27,10 +27,10 @@ def some_case(rng: np.random.Generator) -> Case:
         level=0.02,
         distance=Limit(middle=0.2, limit=0.5),
         energy=Limit(middle=0.0, limit=2.0),
-        energy_middles=[-6.0, -5.0, -7.0],
-        energy_spreads=[2.0, 3.0, 2.5],
+        energy_middles=(-6.0, -5.0, -7.0),
+        energy_spreads=(2.0, 3.0, 2.5),
         photograph=Limit(middle=0.5, limit=2.0),
-        photograph_scales=[10.0, 0.3, 0.3, 0.1],
+        photograph_scales=(10.0, 0.3, 0.3, 0.1),
     )
     rule = DecisionRule(
         temperature=float(rng.uniform(0.5, 2)),
