@@ -1,7 +1,11 @@
 """Before any test imports `models`: shapes and types of its arguments are checked from here on."""
 
+import logging
 import os
+from collections.abc import Iterator
 
+import pytest
+import structlog
 from jaxtyping import install_import_hook
 
 # PEP 484: where a float is asked for, an int will do.
@@ -15,3 +19,14 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Services that tests start need not measure engines first; `test_engines.py` does.
 os.environ.setdefault("SHOTLINE_BACKBONE_ENGINE", "torch")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """Commands that a test runs in this process set up logging, some of them for errors alone."""
+    root, config = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+    structlog.configure(**config)
