@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SET ?= textile
+PROCESSES := --numprocesses 2 --dist loadfile
 EXTRAS := bench,demo,demo-elpv,dev,docs,onnx,openvino,parquet,postgres,starter
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench docs starter constraints clean
+.PHONY: help demo test coverage lint format bench docs starter constraints clean
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -39,7 +40,10 @@ demo: $(VENV)/.base $(if $(filter elpv,$(SET)),$(VENV)/.elpv)  ## Tune on real p
 	@$(BIN)/python -m examples.demo --set $(SET) $(if $(filter-out 0,$(KEEP)),--keep)
 
 test: lint  ## Everything that CI runs
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(PROCESSES)
+
+coverage: $(VENV)/.dev  ## The tests again, with the lines that they reach; a quarter slower
+	$(BIN)/python -m pytest $(PROCESSES) --cov --cov-report=term:skip-covered
 
 lint: $(VENV)/.dev  ## Format, style, types, architecture, dependencies
 	$(BIN)/ruff format --check .

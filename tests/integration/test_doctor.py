@@ -40,6 +40,7 @@ from app.predictions import repository
 from app.predictions.engines.loading import load_encoder
 from models.artifact import Artifact
 from tests.integration import services, tiny
+from tests.integration.services import wait_for
 from tests.integration.small_disk import fill, small_disk
 
 Run = Callable[[Box], Iterator[Finding]]
@@ -287,6 +288,8 @@ def test_redis(tmp_path: Path, setting: str, value: str, status: str, says: str)
             client.config_set("appendonly", "yes")
             assert errors(doctor_service.check_redis, it) == ""
             assert warnings(doctor_service.check_redis, it) == ""
+            # While it writes its first append-only file it does not end when it is told to.
+            wait_for(lambda: not client.info("persistence")["aof_rewrite_in_progress"], "the file")
             client.config_set(setting, value)
             assert says in found(doctor_service.check_redis, it, status)
         assert "No worker" in errors(doctor_service.check_worker, it)
