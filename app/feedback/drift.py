@@ -7,23 +7,25 @@ images whose mixture of classes and whose rule of decision are the line's own. I
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 from uuid import UUID
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import Row, select
 from sqlalchemy.orm import Session
 
-from app.core.tables import PredictionRecord
+from app.core.tables import Decision, PredictionRecord
 from models.evaluation.contest import Difference
 
 FIRST, LEAST = 200, 50
 _Z = 1.959964  # of the middle 95 %
 _LOW_SHARE = 0.05
 _ROUNDING = 1e-6  # of a stored probability
+
+_Row = Row[UUID, float, Decision]
 
 
 class Mean(NamedTuple):
@@ -59,16 +61,16 @@ class Confidence(BaseModel):
     low_probability: float = Field(examples=[0.61])
 
     @classmethod
-    def of(cls, rows: Sequence[tuple[float, str]]) -> Self | None:
-        """Sum up the probabilities and decisions of predictions; None of nothing."""
+    def of(cls, rows: Sequence[_Row]) -> Self | None:
+        """Sum up predictions; None of nothing."""
         if not rows:
             return None
-        probabilities = np.array([probability for probability, _ in rows])
+        probabilities = np.array([row.probability for row in rows])
         return cls(
             images=len(rows),
             mean_probability=float(probabilities.mean()),
             deviation=float(probabilities.std()),
-            undecidable=float(np.mean([decision == "undecidable" for _, decision in rows])),
+            undecidable=float(np.mean([row.decision == "undecidable" for row in rows])),
             low_probability=float(np.quantile(probabilities, _LOW_SHARE)),
         )
 
@@ -99,16 +101,12 @@ class Drift:
     @property
     def probability_change(self) -> Difference | None:
         """Of the mean probability; None where there are too few predictions."""
-        if self.first is None or self.last is None or self.last.images < LEAST:
-            return None
-        return self.last.probability.less(self.first.probability)
+        return self._change(lambda seen: seen.probability)
 
     @property
     def undecidable_change(self) -> Difference | None:
         """Of the share of `undecidable`; None where there are too few predictions."""
-        if self.first is None or self.last is None or self.last.images < LEAST:
-            return None
-        return self.last.undecided.less(self.first.undecided)
+        return self._change(lambda seen: seen.undecided)
 
     @property
     def drifting(self) -> bool | None:
@@ -121,23 +119,23 @@ class Drift:
         """One image in twenty of the first ones is less sure than this."""
         return None if self.first is None else self.first.low_probability
 
+    def _change(self, figure: Callable[[Confidence], Mean]) -> Difference | None:
+        if self.first is None or self.last is None or self.last.images < LEAST:
+            return None
+        return figure(self.last).less(figure(self.first))
+
 
 def drift_of(session: Session, project_id: UUID, version_id: UUID) -> Drift:
     """Look at the predictions of the version in its project."""
     row = PredictionRecord
-    # Ids are in the order of time: what other versions said before is not looked through.
-    of_it = [row.project_id == project_id, row.id > version_id, row.model_version_id == version_id]
-    first = select(row.id).where(*of_it).order_by(row.id).limit(FIRST)
-    ids = list(session.scalars(first))
-    if len(ids) < FIRST:
-        return Drift(first=None, last=None)
-    return Drift(
-        first=_confidence(session, [*of_it, row.id <= ids[-1]]),
-        last=_confidence(session, [*of_it, row.id > ids[-1]]),
+    said = select(row.id, row.probability, row.decision).where(
+        row.project_id == project_id,
+        row.model_version_id == version_id,
+        # Ids are in the order of time: what other versions said before is not looked through.
+        row.id > version_id,
     )
-
-
-def _confidence(session: Session, which: Sequence[ColumnElement[bool]]) -> Confidence | None:
-    row = PredictionRecord
-    query = select(row.probability, row.decision).where(*which).order_by(row.id.desc()).limit(FIRST)
-    return Confidence.of([(each.probability, each.decision) for each in session.execute(query)])
+    first = session.execute(said.order_by(row.id).limit(FIRST)).all()
+    if len(first) < FIRST:
+        return Drift(first=None, last=None)
+    later = said.where(row.id > first[-1].id).order_by(row.id.desc()).limit(FIRST)
+    return Drift(first=Confidence.of(first), last=Confidence.of(session.execute(later).all()))
