@@ -255,8 +255,8 @@ class Api:
         reason: str | None = None,
         override: str | None = None,
         progress: Callable[[Json], None] = lambda _: None,
-    ) -> None:
-        """Make the version the one that answers, once its gates have been run.
+    ) -> Json:
+        """Make the version the one that answers, once its gates have been run; return the version.
 
         Args:
             project: its id.
@@ -273,14 +273,15 @@ class Api:
         given = {name: value for name, value in body.items() if value is not None}
         for last in (False, False, True):  # not run yet, then run, then judged
             try:
-                self.call_again("PUT", path, json=given)
+                alias: Json = self.call_again("PUT", path, json=given).json()
+                break
             except RequestFailed as error:
                 gates = error.answer.get("gates")
                 if last or not gates or gates["state"] not in _UNDER_WAY:
                     raise
                 self._wait_for_gates(gates["model"], progress)
-            else:
-                return
+        promoted: Json = self.call_again("GET", f"/v1/models/{alias['model']}").json()
+        return promoted
 
     def _wait_for_gates(self, model: str, progress: Callable[[Json], None]) -> None:
         address = f"/v1/models/{model}/gates"

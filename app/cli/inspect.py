@@ -27,12 +27,16 @@ def inspect(
         header = artifact.header.model_dump(mode="json")
         out.print_json(json.dumps({"digest": artifact.digest} | header))
         return
-    from app.cli.tables import evaluation_table
+    from app.cli.tables import evaluation_table, trust_table
+    from app.cli.warnings import print_warnings, warnings_of
 
     metrics = artifact.header.metrics
     out.print(_facts(artifact))
     out.print(_classes(artifact))
     out.print(evaluation_table(artifact.header.classes, metrics.tuned, metrics.zero_shot))
+    if metrics.trust is not None:
+        out.print(trust_table(metrics.trust))
+    print_warnings(warnings_of(artifact.header))
 
 
 def _facts(artifact: "Artifact") -> Table:

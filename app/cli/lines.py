@@ -7,6 +7,7 @@ from rich.table import Table
 
 from app.cli.console import err, out, plain, progress_bar
 from app.cli.options import CaFileOption
+from app.cli.warnings import print_warnings
 from models.errors import BadInput
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ def promote(
     from app.cli.push import GatesBar
 
     with Api(url, key, ca_file) as api, progress_bar() as bar:
-        api.promote(
+        promoted = api.promote(
             api.project_id(project),
             version,
             reason=reason,
             override=override,
             progress=GatesBar(bar),
         )
+    print_warnings(promoted["warnings"])
     out.print(f"Version {version} answers as production.", highlight=False)
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from app.cli.console import PHASES, err, out, progress_bar
 from app.cli.options import CaFileOption, read_settings
+from app.cli.warnings import print_warnings
 from models.errors import BadDataset
 from models.litter import is_litter
 
@@ -174,5 +175,6 @@ def _print(project: str, model: "Json", *, promoted: bool) -> None:
         table.add_row(name, f"{share['value']:.3f}", interval)
     out.print(table)
     out.print(f"Measured {accuracy['basis']} on {accuracy['images']} images.", highlight=False)
+    print_warnings(model["warnings"])
     state = "answers as production" if promoted else "waits for `--promote`"
     out.print(f"Version {model['version']} {state}. \n{model['digest']}", highlight=False)

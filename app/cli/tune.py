@@ -310,13 +310,14 @@ def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bo
         seconds_table,
         trust_table,
     )
+    from app.cli.warnings import print_warnings, warnings_of
 
     header, metrics = artifact.header, artifact.header.metrics
     if as_json:
         summary = {
             "artifact": str(path),
             "digest": artifact.digest,
-            "warnings": _doubts(artifact),
+            "warnings": warnings_of(artifact.header),
         }
         data = summary | {"metrics": metrics.model_dump(mode="json")}
         out.print_json(data=data, ensure_ascii=True)  # a path can hold what UTF-8 cannot
@@ -330,21 +331,8 @@ def _print(artifact: "Artifact", path: Path, report: Path | None, *, as_json: bo
     if metrics.search is not None and metrics.search.choice is not None:
         out.print(plain(f"Recipe  {metrics.search.choice.reason}"), soft_wrap=True)
     out.print(seconds_table(metrics.seconds))
-    for warning in _doubts(artifact):
-        out.print(plain(f"Warning {warning}"), soft_wrap=True)
+    print_warnings(warnings_of(header))
     places = {"Model": path, "Digest": artifact.digest, "Report": report}
     for name, place in places.items():
         if place is not None:
             out.print(plain(f"{name:<8}{place}"), soft_wrap=True)
-
-
-def _doubts(artifact: "Artifact") -> list[str]:
-    """Return what speaks against letting the model decide, in sentences."""
-    from models.language import ENGLISH
-    from models.trust.doubts import doubts, measured
-
-    header, metrics = artifact.header, artifact.header.metrics
-    if metrics.trust is None:
-        return []
-    found = measured(header.classes, metrics.tuned, metrics.trust, metrics.learning_curve)
-    return [ENGLISH.worded(said) for said in doubts(header.classes, found)]

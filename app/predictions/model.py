@@ -3,7 +3,6 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import lru_cache
-from sys import intern
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -86,7 +85,7 @@ def resident(version: Version, artifact: Artifact, head: Head | None) -> Residen
         digest=artifact.digest,
         backbone=_shared(header.backbone),
         backbone_digest=_shared(header.backbone_digest),
-        labels=_shared(tuple(Label(intern(s.name), s.role) for s in header.classes)),
+        labels=_shared(tuple(Label(s.name, s.role) for s in header.classes)),
         view=_shared(header.view),
         judge=artifact.judge(),
         head=head,

@@ -7,7 +7,7 @@ lost and counted. Images that are to be kept travel with their record, under a l
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -280,20 +280,29 @@ class RecordWriter:
             if size := record.values.get("image_bytes"):
                 project = record.values["project_id"]
                 added[project] = added.get(project, 0) + size
-        for project, size in added.items():
-            try:
-                self._keep_quota_of(project, size)
-            except Exception:  # the next image kept looks again
-                log.warning("quota_not_kept", exc_info=True)
+        try:
+            self._keep_quota_of(added)
+        except Exception:  # the next image kept looks again
+            log.warning("quota_not_kept", exc_info=True)
 
-    def _keep_quota_of(self, project: UUID, added: int) -> None:
+    def _keep_quota_of(self, added: Mapping[UUID, int]) -> None:
+        """Drop the oldest images of projects that have too many bytes of them now.
+
+        One look for all projects of a batch: it may have as many as it has images.
+        """
         now, quota = time.monotonic(), self._settings.image_quota_bytes
-        total, read_at = self._totals.get(project, (0, -_TOTAL_SECONDS))
-        total += added
-        if total > quota or now - read_at >= _TOTAL_SECONDS:
-            with self._database.unit_of_work() as session:
-                total, read_at = repository.kept_bytes(session, project), now
+        asked = []
+        for project, size in added.items():
+            total, read_at = self._totals.get(project, (0, -_TOTAL_SECONDS))
+            self._totals[project] = (total + size, read_at)
+            if total + size > quota or now - read_at >= _TOTAL_SECONDS:
+                asked.append(project)
+        if not asked:
+            return
+        with self._database.unit_of_work() as session:
+            found = repository.kept_bytes(session, asked)
+            for project, total in found.items():
                 if total > quota:
                     surplus = total - int(quota * _KEPT_SHARE)
-                    total -= repository.drop_oldest_images(session, project, surplus)
-        self._totals[project] = (total, read_at)
+                    found[project] -= repository.drop_oldest_images(session, project, surplus)
+        self._totals.update({project: (total, now) for project, total in found.items()})

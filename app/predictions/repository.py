@@ -216,12 +216,16 @@ def page(
     return session.scalars(query).all()
 
 
-def kept_bytes(session: Session, project_id: UUID) -> int:
-    """Return how many bytes the project's kept images have."""
-    query = select(func.sum(PredictionRecord.image_bytes)).where(
-        PredictionRecord.project_id == project_id, PredictionRecord.image_sha256.is_not(None)
+def kept_bytes(session: Session, project_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """Return how many bytes each project's kept images have."""
+    row = PredictionRecord
+    query = (
+        select(row.project_id, func.sum(row.image_bytes))
+        .where(row.project_id.in_(project_ids), row.image_sha256.is_not(None))
+        .group_by(row.project_id)
     )
-    return int(session.scalar(query) or 0)
+    found = {project_id: int(total or 0) for project_id, total in session.execute(query)}
+    return {project_id: found.get(project_id, 0) for project_id in project_ids}
 
 
 def drop_oldest_images(session: Session, project_id: UUID, surplus: int) -> int:

@@ -15,6 +15,7 @@ from jaxtyping import Float, UInt8
 from app.core.settings import ServerSettings, Settings
 from app.predictions.engines.loading import load_encoder
 from app.predictions.engines.machine import cores
+from app.predictions.engines.pipeline import Result, pipeline_of
 from models.artifact import Artifact, ArtifactHeader, TuningMetrics
 from models.classes import ClassSpec
 from models.collapse.measures import CollapseMetrics
@@ -56,6 +57,7 @@ class Engine:
         settings = Settings()
         self._threads = settings.backbone.threads or cores()
         self._encoder = load_encoder(settings.backbone, settings.engine_folder)
+        self._pipeline = pipeline_of(self._encoder)
 
     def decode(self, data: bytes) -> UInt8[np.ndarray, "3 size size"]:
         """Return an image's pixels as the gateway makes them."""
@@ -67,6 +69,10 @@ class Engine:
     ) -> Float[np.ndarray, "b dim"]:
         """Return the features of one batch."""
         return self._encoder.encode(np.stack(pixels))
+
+    def begin(self, pixels: Sequence[UInt8[np.ndarray, "3 size size"]]) -> Result:
+        """Take a batch, as the gateway hands it over, and return what waits for its features."""
+        return self._pipeline.begin(np.stack(pixels))
 
     def facts(self, data: bytes) -> Facts:
         """Return what it is, from an image."""

@@ -6,7 +6,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from app.predictions.engines.agreement import LEAST_COSINE, Probe, agreement, le
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.loading import CONVERTED, load_encoder
 from app.predictions.engines.onnx_engine import OnnxEncoder
-from app.predictions.engines.openvino_engine import OpenVinoEncoder
+from app.predictions.engines.openvino_engine import OpenVinoEncoder, streams_of
 from app.predictions.engines.store import Choice, EngineStore
 from app.predictions.engines.torch_engine import CompiledTorchEncoder, TorchEncoder
 from models.artifact import Artifact
@@ -130,13 +132,65 @@ def test_the_setting_chooses_the_engine(
 def test_openvino_computes_in_single_precision_on_the_threads_that_are_set(
     backbone_settings: BackboneSettings, engines: Path
 ) -> None:
-    for threads in (1, 2):
+    for threads, streams in ((1, 1), (2, 2)):
         settings = settings_for(backbone_settings, engine="openvino", threads=threads)
         encoder = load_encoder(settings, engines)
         assert isinstance(encoder, OpenVinoEncoder)
-        compiled = encoder._compiled
-        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
-        assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+        for model, among in ((encoder._together, 1), (encoder._apart, streams)):
+            compiled = model.compiled
+            assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
+            assert compiled.get_property("INFERENCE_NUM_THREADS") == threads
+            assert compiled.get_property("NUM_STREAMS") == among
+
+
+def test_streams_have_as_many_threads_each() -> None:
+    assert [streams_of(threads) for threads in (1, 2, 3, 4, 5, 6, 8, 9, 16)] == [
+        1, 2, 3, 4, 1, 3, 4, 3, 4,
+    ]  # fmt: skip
+
+
+def test_two_batches_under_way_are_answered_each_with_its_own_images(
+    backbone_settings: BackboneSettings, engines: Path
+) -> None:
+    settings = settings_for(backbone_settings, engine="openvino", threads=2)
+    encoder = load_encoder(settings, engines)
+    assert isinstance(encoder, OpenVinoEncoder)
+    pixels = draw(32, 24)
+    alone = np.concatenate([encoder.encode(image[None]) for image in pixels])
+
+    ends = [0, 1, 4, 6, 7, 12, 24]  # alone, shared out among streams, in more parts than streams
+    begun = [encoder.begin(pixels[a:b]) for a, b in pairwise(ends)]
+    found = np.concatenate([features() for features in begun])
+
+    np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_one_part_that_fails_fails_its_batch_and_no_other(
+    backbone_settings: BackboneSettings, engines: Path
+) -> None:
+    settings = settings_for(backbone_settings, engine="openvino", threads=2)
+    encoder = load_encoder(settings, engines)
+    assert isinstance(encoder, OpenVinoEncoder)
+    pixels = draw(32, 4)
+    expected = encoder.encode(pixels)
+
+    class Failing:
+        def __init__(self, request: Any) -> None:
+            self._request = request
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._request, name)
+
+        def wait(self) -> None:
+            self._request.wait()
+            raise RuntimeError("no memory")
+
+    idle = encoder._apart._idle
+    idle[0] = failing = Failing(idle[0])
+    with pytest.raises(RuntimeError, match="no memory"):
+        encoder.encode(pixels)
+    idle.remove(failing)
+    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-5)
 
 
 def test_a_batch_that_is_kept_is_not_written_over(converted: ImageEncoder) -> None:

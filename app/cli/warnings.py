@@ -1,0 +1,27 @@
+"""What speaks against letting a version decide, where commands show one."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from app.cli.console import out, plain
+
+if TYPE_CHECKING:
+    from models.artifact import ArtifactHeader
+
+
+def warnings_of(header: "ArtifactHeader") -> list[str]:
+    """Return it in sentences; the gateway says the same of its versions."""
+    from models.language import ENGLISH
+    from models.trust.doubts import doubts, measured
+
+    metrics = header.metrics
+    if metrics.trust is None:
+        return []
+    found = measured(header.classes, metrics.tuned, metrics.trust, metrics.learning_curve)
+    return [ENGLISH.worded(said) for said in doubts(header.classes, found)]
+
+
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print one after the other."""
+    for warning in warnings:
+        out.print(plain(f"Warning {warning}"), soft_wrap=True)
