@@ -12,6 +12,7 @@ from app.predictions.embeddings import Head
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.repository import Version
 from models.artifact import Artifact
+from models.classes import Role
 from models.decision import Label
 from models.errors import ArtifactMismatch
 from models.imaging import View
@@ -25,6 +26,8 @@ class ResidentModel:
     """A version in memory: its embeddings are in the store, the rest is a few kilobytes.
 
     Attributes:
+        names: of the classes.
+        roles: of the classes; few models have others than another one.
         judge: its decision rule; None where it was tuned before there were any.
         head: its rows in the store; None where it is of another backbone than the gateway's.
     """
@@ -35,10 +38,16 @@ class ResidentModel:
     digest: str
     backbone: str
     backbone_digest: str
-    labels: tuple[Label, ...]
+    names: tuple[str, ...]
+    roles: tuple[Role, ...]
     view: View
     judge: Judge | None
     head: Head | None
+
+    @property
+    def labels(self) -> tuple[Label, ...]:
+        """The classes; put together when they are asked for, since half a kilobyte is much here."""
+        return tuple(map(Label, self.names, self.roles))
 
     def check_encoder(self, encoder: ImageEncoder) -> Head:
         """Return the head for the features of `encoder`.
@@ -85,7 +94,8 @@ def resident(version: Version, artifact: Artifact, head: Head | None) -> Residen
         digest=artifact.digest,
         backbone=_shared(header.backbone),
         backbone_digest=_shared(header.backbone_digest),
-        labels=_shared(tuple(Label(s.name, s.role) for s in header.classes)),
+        names=_shared(tuple(spec.name for spec in header.classes)),
+        roles=_shared(tuple(spec.role for spec in header.classes)),
         view=_shared(header.view),
         judge=artifact.judge(),
         head=head,

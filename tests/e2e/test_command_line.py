@@ -119,7 +119,10 @@ def test_tunes_then_inspects_then_decides(tune: Run, run: Run, tmp_path: Path) -
     assert [spec["role"] for spec in inspected["classes"]] == ["ok", "ng"]
     assert inspected["n_train"] == [8, 8]
     assert inspected["metrics"]["tuned"]["n_images"] == 10
-    assert inspected["digest"][:19] in run("inspect", model).stdout
+    shown = run("inspect", model).stdout
+    assert inspected["digest"][:19] in shown
+    warned = [line for line in tuned.stdout.splitlines() if line.startswith("Warning")]
+    assert warned == [line for line in shown.splitlines() if line.startswith("Warning")]
 
     new = write_image(tmp_path / "new.png", 999, COLOURS["scratch"])
     (answer,) = json.loads(run("predict", model, new, "--json").stdout)

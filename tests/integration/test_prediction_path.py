@@ -14,6 +14,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from sqlalchemy.orm import Session
 from starlette.testclient import TestClient
 
 from app.core.database import Database
@@ -393,3 +394,48 @@ def test_kept_images_stay_under_the_quota_the_oldest_go_first(
     wait_for(lambda: kept().count(True) <= room, "the quota")
     assert kept() == sorted(kept())
     assert kept()[-1]
+
+
+def test_one_look_keeps_the_quota_of_all_projects_of_a_batch(
+    app: FastAPI,
+    client: TestClient,
+    database: Database,
+    storage: LocalStorage,
+    artifacts: list[Artifact],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    much, little = (serve(client, database, storage, artifacts[0]) for _ in range(2))
+    looks: list[list[UUID]] = []
+    look = repository.kept_bytes
+
+    def noted(session: Session, projects: list[UUID]) -> dict[UUID, int]:
+        looks.append(list(projects))
+        return look(session, projects)
+
+    monkeypatch.setattr(repository, "kept_bytes", noted)
+    values = {}
+    for served in (much, little):
+        answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
+        path = f"/v1/projects/{served.project}/predictions"
+        wait_for(lambda path=path: client.get(path).json()["items"], "the record")
+        with database.reading() as session:
+            row = session.get_one(PredictionRecord, UUID(answer["prediction_id"]))
+            names = PredictionRecord.__table__.columns.keys()
+            values[served.project] = {name: getattr(row, name) for name in names}
+    writer = predictions_of(app).records
+    with writer._changed:  # so that all of them ride in one batch
+        for number, served in enumerate((much, much, little, much)):
+            image = bytes([number]) * 9_000
+            writer.add(NewRecord(values[served.project] | {"id": new_id()}, image=image))
+    wait_for(lambda: looks, "the look")
+    wait_for(lambda: "records_waiting 0.0" in client.get("/metrics").text, "the end of the batch")
+
+    assert looks == [[much.project, little.project]]
+    kept = {
+        served: [
+            entry["image_kept"]
+            for entry in client.get(f"/v1/projects/{served.project}/predictions").json()["items"]
+        ]
+        for served in (much, little)
+    }
+    assert kept == {much: [False, False, True, True], little: [False, True]}

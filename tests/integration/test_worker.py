@@ -1,4 +1,4 @@
-"""A real Celery worker on a real Redis, on SQLite and PostgreSQL."""
+"""A real Celery worker on a real Redis, each test on one database: `tests/faults/test_job_table.py` holds both to the same."""
 
 import csv
 import io
@@ -148,6 +148,7 @@ def test_a_life_of_a_worker(
     assert "memory" in failure["fix"]
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_worker_that_is_told_to_stop_hands_its_tuning_back(
     client: TestClient,
     database: Database,
@@ -166,6 +167,7 @@ def test_a_worker_that_is_told_to_stop_hands_its_tuning_back(
     assert not Path(f"/proc/{pid}").exists()
 
 
+@pytest.mark.parametrize("database_kind", ["postgresql"], indirect=True)
 def test_a_killed_worker_is_found_out_and_another_goes_on(
     client: TestClient,
     database: Database,
@@ -188,6 +190,7 @@ def test_a_killed_worker_is_found_out_and_another_goes_on(
         wait_for(lambda: state(tuning) == "cancelled", "cancellation")
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_the_child_ends_with_its_supervisor(
     client: TestClient, database: Database, worker: subprocess.Popen[bytes]
 ) -> None:
@@ -230,6 +233,7 @@ def places_of(client: TestClient, batch: UUID) -> list[int]:
     return [json.loads(line)["index"] for line in lines.splitlines()]
 
 
+@pytest.mark.parametrize("database_kind", ["sqlite"], indirect=True)
 def test_a_batch_from_upload_to_result(
     client: TestClient,
     database: Database,

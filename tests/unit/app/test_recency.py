@@ -9,7 +9,7 @@ from models.imaging import View
 
 
 def model() -> ResidentModel:
-    return ResidentModel(new_id(), new_id(), 1, "d", "b", "bd", (), View(), None, None)
+    return ResidentModel(new_id(), new_id(), 1, "d", "b", "bd", (), (), View(), None, None)
 
 
 def order(models: RecentlyUsed) -> list[UUID]:
