@@ -368,9 +368,21 @@ class PredictionRecord(Table):
     __table_args__ = (
         one_of("decision", "ok", "ng", "undecidable"),
         Index("ix_predictions_project_id_id", "project_id", "id"),
-        Index("ix_predictions_project_id_part_id", "project_id", "part_id"),
+        # Each index is written to with every prediction that is in it.
         Index(
-            "ix_predictions_project_id_station_captured_at", "project_id", "station", "captured_at"
+            "ix_predictions_project_id_part_id",
+            "project_id",
+            "part_id",
+            sqlite_where=text("part_id IS NOT NULL"),
+            postgresql_where=text("part_id IS NOT NULL"),
+        ),
+        Index(
+            "ix_predictions_project_id_station_captured_at",
+            "project_id",
+            "station",
+            "captured_at",
+            sqlite_where=text("station IS NOT NULL"),
+            postgresql_where=text("station IS NOT NULL"),
         ),
         # What a version's deletion looks for.
         Index("ix_predictions_model_version_id", "model_version_id"),

@@ -121,6 +121,9 @@ TABLES: Mapping[str, Mapping[str, str]] = {
         """ '{{"lr": 0.2}}', '[0.5]', '{{"state": "complete", "macro": 0.5}}', '01', 1, 0, false,"""
         " '{time}', '{time}', '{time}', '{time}')",
     },
+    "0010": {
+        "predictions": "UPDATE predictions SET part_id = 'P-1', station = 'S-1'",
+    },
 }
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -163,6 +164,25 @@ def test_two_batches_under_way_are_answered_each_with_its_own_images(
     found = np.concatenate([features() for features in begun])
 
     np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 4], ids=["together", "shared out"])
+def test_pixels_stay_until_they_are_computed(
+    backbone_settings: BackboneSettings, engines: Path, count: int
+) -> None:
+    """OpenVINO reads them where they are: else another batch's would lie there by then."""
+    settings = settings_for(backbone_settings, engine="openvino", threads=2)
+    encoder = load_encoder(settings, engines)
+    assert isinstance(encoder, OpenVinoEncoder)
+    pixels = draw(32, count)
+    there = weakref.ref(pixels)
+
+    features = encoder.begin(pixels)
+    del pixels
+    assert there() is not None
+    features()
+    del features
+    assert there() is None
 
 
 def test_one_part_that_fails_fails_its_batch_and_no_other(

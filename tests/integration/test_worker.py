@@ -1,4 +1,7 @@
-"""A real Celery worker on a real Redis, each test on one database: `tests/faults/test_job_table.py` holds both to the same."""
+"""A real Celery worker on a real Redis, each test on one database.
+
+`tests/faults/test_job_table.py` holds both databases to the same.
+"""
 
 import csv
 import io

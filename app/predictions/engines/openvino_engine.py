@@ -8,7 +8,7 @@ import, and OpenVINO then takes a stub of its own that does nothing.
 import math
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +85,7 @@ class _Compiled:
         self._tensor = openvino.Tensor
         self._idle: deque[Any] = deque()
 
-    def begin(self, parts: Sequence[UInt8[np.ndarray, "n 3 size size"]]) -> Callable[[], Any]:
+    def begin(self, parts: list[UInt8[np.ndarray, "n 3 size size"]]) -> Callable[[], Any]:
         """Begin with the parts of a batch, and return what waits for the features of all."""
         begun = [self._begin(part) for part in parts]
 
@@ -97,6 +97,7 @@ class _Compiled:
                 # A copy, since a request's own is written to again.
                 return np.concatenate([request.get_output_tensor().data for request in begun])
             finally:
+                parts.clear()  # not sooner: OpenVINO reads them, and does not hold them
                 self._idle.extend(begun)
 
         return features
