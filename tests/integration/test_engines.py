@@ -25,6 +25,7 @@ from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.loading import CONVERTED, load_encoder
 from app.predictions.engines.onnx_engine import OnnxEncoder
 from app.predictions.engines.openvino_engine import OpenVinoEncoder, streams_of
+from app.predictions.engines.pipeline import Result, pipeline_of
 from app.predictions.engines.store import Choice, EngineStore
 from app.predictions.engines.torch_engine import CompiledTorchEncoder, TorchEncoder
 from models.artifact import Artifact
@@ -183,6 +184,29 @@ def test_pixels_stay_until_they_are_computed(
     features()
     del features
     assert there() is None
+
+
+def test_what_rides_together_is_answered_as_if_it_came_alone(
+    backbone_settings: BackboneSettings, name: str, engines: Path
+) -> None:
+    """Two batches under way, as in the gateway, while their memory would be used again."""
+    settings = settings_for(backbone_settings, source="starter", engine=name, threads=2)
+    encoder = load_encoder(settings, engines)
+    pipeline = pipeline_of(encoder)
+    pictures = draw(encoder.pixels.size, 12)
+    alone = np.concatenate([encoder.encode(picture[None]) for picture in pictures])
+    order = np.random.default_rng(0).permutation(np.arange(120) % 12)
+
+    begun: list[Result] = []
+    found = []
+    for chosen in order.reshape(-1, 4):
+        begun.append(pipeline.begin(np.stack([pictures[index] for index in chosen])))
+        np.full((4, *pictures.shape[1:]), 255, dtype=np.uint8)  # where the batch was, if it is gone
+        if len(begun) == 2:
+            found.append(begun.pop(0)())
+    found += [features() for features in begun]
+
+    np.testing.assert_allclose(np.concatenate(found), alone[order], atol=1e-4)
 
 
 def test_one_part_that_fails_fails_its_batch_and_no_other(

@@ -36,8 +36,8 @@ def run(bench: Bench) -> Outcome:
     title = "Images a second, the gateway under load and its encoder alone"
     content: dict[str, Any] = {
         **bench.facts(),
-        "bare": "decode workers make the next batch while two are with the encoder, at the gateway's"
-        " mean batch; sequential: one thread decodes a batch, then encodes it",
+        "bare": "decode workers make the next batch while two are with the encoder, at the"
+        " gateway's mean batch; sequential: one thread decodes a batch, then encodes it",
         "found": found,
     }
     return Outcome(content, checks, [bars("throughput", title, "images a second", rows)])
