@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SET ?= textile
-PROCESSES := --numprocesses 3 --dist loadfile
+PROCESSES := --numprocesses 2 --dist loadfile
 EXTRAS := bench,demo,demo-elpv,dev,docs,onnx,openvino,parquet,postgres,starter
 
 .DEFAULT_GOAL := help

@@ -150,7 +150,7 @@ def settings(
 ) -> Settings:
     return Settings(
         server=ServerSettings(home=tmp_path / "home"),
-        database=DatabaseSettings(url=SecretStr(database_url), busy_timeout=2.0),
+        database=DatabaseSettings(url=SecretStr(database_url), busy_timeout=5.0),
         limits=limits,
         backbone=backbone_settings,
         gates=GateSettings(enabled=False),  # they have tests of their own
