@@ -89,12 +89,13 @@ def decide(
         photograph: the image's statistics; None where they are not to count.
         top_k: so many classes are listed; None for all.
     """
-    (found,) = find_all([evidence], [case_of(classes, judge, policy, photograph)])
+    roles = tuple(spec.role for spec in classes)
+    (found,) = find_all([evidence], [case_of(roles, judge, policy, photograph)])
     return conclude(classes, found, policy, top_k=top_k)
 
 
 def case_of(
-    classes: Sequence[ClassSpec | Label],
+    roles: tuple[Role, ...],
     judge: Judge | None,
     policy: DecisionPolicy,
     photograph: PhotographStatistics | None,
@@ -102,7 +103,7 @@ def case_of(
     """Return what an image is judged by; None where the model has no rule. See `decide`."""
     if judge is None:
         return None
-    return Case(judge, tuple(spec.role for spec in classes), policy.alpha, photograph)
+    return Case(judge, roles, policy.alpha, photograph)
 
 
 def conclude(

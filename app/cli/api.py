@@ -256,7 +256,7 @@ class Api:
         override: str | None = None,
         progress: Callable[[Json], None] = lambda _: None,
     ) -> Json:
-        """Make the version the one that answers, once its gates have been run; return the version.
+        """Make the version the one that answers, once its gates have been run; return the alias.
 
         Args:
             project: its id.
@@ -274,14 +274,14 @@ class Api:
         for last in (False, False, True):  # not run yet, then run, then judged
             try:
                 alias: Json = self.call_again("PUT", path, json=given).json()
-                break
             except RequestFailed as error:
                 gates = error.answer.get("gates")
                 if last or not gates or gates["state"] not in _UNDER_WAY:
                     raise
                 self._wait_for_gates(gates["model"], progress)
-        promoted: Json = self.call_again("GET", f"/v1/models/{alias['model']}").json()
-        return promoted
+            else:
+                break
+        return alias
 
     def _wait_for_gates(self, model: str, progress: Callable[[Json], None]) -> None:
         address = f"/v1/models/{model}/gates"

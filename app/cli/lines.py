@@ -37,13 +37,14 @@ def promote(
     from app.cli.push import GatesBar
 
     with Api(url, key, ca_file) as api, progress_bar() as bar:
-        promoted = api.promote(
+        alias = api.promote(
             api.project_id(project),
             version,
             reason=reason,
             override=override,
             progress=GatesBar(bar),
         )
+        promoted = api.call_again("GET", f"/v1/models/{alias['model']}").json()
     print_warnings(promoted["warnings"])
     out.print(f"Version {version} answers as production.", highlight=False)
 

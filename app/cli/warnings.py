@@ -12,13 +12,11 @@ if TYPE_CHECKING:
 def warnings_of(header: "ArtifactHeader") -> list[str]:
     """Return it in sentences; the gateway says the same of its versions."""
     from models.language import ENGLISH
-    from models.trust.doubts import doubts, measured
+    from models.trust.doubts import measured, warnings
 
     metrics = header.metrics
-    if metrics.trust is None:
-        return []
     found = measured(header.classes, metrics.tuned, metrics.trust, metrics.learning_curve)
-    return [ENGLISH.worded(said) for said in doubts(header.classes, found)]
+    return warnings(header.classes, found, ENGLISH)
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

@@ -319,7 +319,7 @@ class Predictions:
             batcher.submit(
                 pixels,
                 ride.head,
-                case_of(model.labels, model.judge, ride.policy, ride.photograph),
+                case_of(model.roles, model.judge, ride.policy, ride.photograph),
                 lane=model.project_id,
                 deadline=question.deadline,
                 future=ride.encoded,

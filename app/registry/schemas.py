@@ -11,7 +11,7 @@ from app.core.tables import AliasMove, MoveKind
 from app.registry.service import PRODUCTION, AliasView, VersionView
 from models.classes import ClassSpec
 from models.language import ENGLISH
-from models.trust.doubts import doubts, measured_in
+from models.trust.doubts import measured_in, warnings
 
 _VERSION = "01a20b55-77aa-7c01-8f1e-2d9a6b3c4e5f"
 _PROJECT = "01a20b48-d9d8-77c9-9f13-d3234f8739ae"
@@ -207,8 +207,7 @@ class MoveOut(BaseModel):
 
 def warnings_of(classes: Sequence[ClassSpec], metrics: dict[str, Any]) -> list[str]:
     """Return what speaks against letting a version decide, in English sentences."""
-    found = measured_in(classes, metrics)
-    return [] if found is None else [ENGLISH.worded(said) for said in doubts(classes, found)]
+    return warnings(classes, measured_in(classes, metrics), ENGLISH)
 
 
 def _accuracy(metrics: dict[str, Any]) -> AccuracyOut:

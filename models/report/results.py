@@ -9,7 +9,7 @@ from models.evaluation.results import Evaluation, Proportion
 from models.language import ENGLISH, Language
 from models.report.data import ReportData
 from models.report.palette import share_class
-from models.trust.doubts import doubts, measured
+from models.trust.doubts import measured, warnings
 
 # Beyond so many classes a confusion matrix fills the page and says nothing.
 MAX_MATRIX = 40
@@ -155,11 +155,8 @@ def cautions(data: ReportData, language: Language = ENGLISH) -> list[str]:
 
 def _doubts(data: ReportData, language: Language) -> list[str]:
     """Say what speaks against letting the version decide, where that was measured."""
-    if data.trust is None:
-        return []
     classes, curve = data.header.classes, data.header.metrics.learning_curve
-    found = doubts(classes, measured(classes, data.tuned, data.trust, curve))
-    return [language.worded(said) for said in found]
+    return warnings(classes, measured(classes, data.tuned, data.trust, curve), language)
 
 
 def matrix(evaluation: Evaluation) -> list[list[MatrixCell]]:

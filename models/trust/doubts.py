@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from models.classes import ClassSpec, Role
 from models.evaluation.results import Evaluation, Proportion
-from models.language import Phrase, phrase
+from models.language import Language, Phrase, phrase
 from models.learning_curve import LearningCurve
 from models.trust.metrics import TrustMetrics
 
@@ -35,10 +35,12 @@ class Measured(NamedTuple):
 def measured(
     classes: Sequence[ClassSpec],
     tuned: Evaluation,
-    trust: TrustMetrics,
+    trust: TrustMetrics | None,
     curve: LearningCurve | None,
-) -> Measured:
-    """Return what the metrics of a tuning say."""
+) -> Measured | None:
+    """Return what the metrics of a tuning say; None without trust."""
+    if trust is None:
+        return None
     return Measured(
         trust.decided,
         trust.decided_accuracy,
@@ -52,7 +54,7 @@ def measured(
 
 
 def measured_in(classes: Sequence[ClassSpec], metrics: Mapping[str, Any]) -> Measured | None:
-    """Return the same of metrics as JSON, which may hold nulls elsewhere; None without trust."""
+    """Return the same of metrics as JSON, which may hold nulls elsewhere."""
     trust, tuned, curve = metrics.get("trust"), metrics["tuned"], metrics.get("learning_curve")
     if trust is None:
         return None
@@ -92,6 +94,11 @@ def doubts(classes: Sequence[ClassSpec], found: Measured) -> list[list[Phrase]]:
         chance = phrase("doubt.chance", base=base / total, role=role, **shares)
         said.append([chance, phrase("doubt.chance.fix")])
     return said
+
+
+def warnings(classes: Sequence[ClassSpec], found: Measured | None, language: Language) -> list[str]:
+    """Return the doubts in words, one after the other; none where nothing was measured."""
+    return [] if found is None else [language.worded(one) for one in doubts(classes, found)]
 
 
 def larger_role(classes: Sequence[ClassSpec], counts: Sequence[int]) -> tuple[Role, int]:

@@ -59,14 +59,16 @@ class Judge(NamedTuple):
 
     @classmethod
     def of(cls, rule: DecisionRule, photographs: Float[np.ndarray, "n 4"]) -> "Judge":
-        """Return the judge of an artifact's rule and its training photographs, scaled."""
+        """Return the judge of an artifact's rule and its training photographs, scaled.
+
+        They are copied: a view of the artifact's bytes would keep more in memory than it shows.
+        """
         outliers = rule.outliers
-        own = photographs.copy()  # what an artifact has is a view, of objects that take more
         return cls(
             temperature=rule.temperature,
             classes=Scores.of(rule.scores),
             roles=Scores.of([rule.role_scores.get(role, []) for role in ROLES]),
-            outliers=None if outliers is None else Outliers(outliers, own),
+            outliers=None if outliers is None else Outliers(outliers, photographs.copy()),
         )
 
     def find(

@@ -73,6 +73,15 @@ def starter() -> Backbone:
     return load_backbone("starter", device="cpu")
 
 
+@pytest.fixture
+def openvino(backbone_settings: BackboneSettings, engines: Path) -> OpenVinoEncoder:
+    """The tiny backbone's encoder, with two streams."""
+    settings = settings_for(backbone_settings, engine="openvino", threads=2)
+    encoder = load_encoder(settings, engines)
+    assert isinstance(encoder, OpenVinoEncoder)
+    return encoder
+
+
 def draw(size: int, count: int) -> np.ndarray:
     """Return random blots of a few sizes, which look less alike to an encoder than noise does."""
     generator = torch.Generator().manual_seed(count)
@@ -152,33 +161,25 @@ def test_streams_have_as_many_threads_each() -> None:
 
 
 def test_two_batches_under_way_are_answered_each_with_its_own_images(
-    backbone_settings: BackboneSettings, engines: Path
+    openvino: OpenVinoEncoder,
 ) -> None:
-    settings = settings_for(backbone_settings, engine="openvino", threads=2)
-    encoder = load_encoder(settings, engines)
-    assert isinstance(encoder, OpenVinoEncoder)
     pixels = draw(32, 24)
-    alone = np.concatenate([encoder.encode(image[None]) for image in pixels])
+    alone = np.concatenate([openvino.encode(image[None]) for image in pixels])
 
     ends = [0, 1, 4, 6, 7, 12, 24]  # alone, shared out among streams, in more parts than streams
-    begun = [encoder.begin(pixels[a:b]) for a, b in pairwise(ends)]
+    begun = [openvino.begin(pixels[a:b]) for a, b in pairwise(ends)]
     found = np.concatenate([features() for features in begun])
 
     np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 4], ids=["together", "shared out"])
-def test_pixels_stay_until_they_are_computed(
-    backbone_settings: BackboneSettings, engines: Path, count: int
-) -> None:
+def test_pixels_stay_until_they_are_computed(openvino: OpenVinoEncoder, count: int) -> None:
     """OpenVINO reads them where they are: else another batch's would lie there by then."""
-    settings = settings_for(backbone_settings, engine="openvino", threads=2)
-    encoder = load_encoder(settings, engines)
-    assert isinstance(encoder, OpenVinoEncoder)
     pixels = draw(32, count)
     there = weakref.ref(pixels)
 
-    features = encoder.begin(pixels)
+    features = openvino.begin(pixels)
     del pixels
     assert there() is not None
     features()
@@ -209,14 +210,9 @@ def test_what_rides_together_is_answered_as_if_it_came_alone(
     np.testing.assert_allclose(np.concatenate(found), alone[order], atol=1e-4)
 
 
-def test_one_part_that_fails_fails_its_batch_and_no_other(
-    backbone_settings: BackboneSettings, engines: Path
-) -> None:
-    settings = settings_for(backbone_settings, engine="openvino", threads=2)
-    encoder = load_encoder(settings, engines)
-    assert isinstance(encoder, OpenVinoEncoder)
+def test_one_part_that_fails_fails_its_batch_and_no_other(openvino: OpenVinoEncoder) -> None:
     pixels = draw(32, 4)
-    expected = encoder.encode(pixels)
+    expected = openvino.encode(pixels)
 
     class Failing:
         def __init__(self, request: Any) -> None:
@@ -229,12 +225,12 @@ def test_one_part_that_fails_fails_its_batch_and_no_other(
             self._request.wait()
             raise RuntimeError("no memory")
 
-    idle = encoder._apart._idle
+    idle = openvino._apart._idle
     idle[0] = failing = Failing(idle[0])
     with pytest.raises(RuntimeError, match="no memory"):
-        encoder.encode(pixels)
+        openvino.encode(pixels)
     idle.remove(failing)
-    np.testing.assert_allclose(encoder.encode(pixels), expected, atol=1e-5)
+    np.testing.assert_allclose(openvino.encode(pixels), expected, atol=1e-5)
 
 
 def test_a_batch_that_is_kept_is_not_written_over(converted: ImageEncoder) -> None:

@@ -84,6 +84,17 @@ def served(
     return serve(client, database, storage, artifacts[0])
 
 
+def recorded(client: TestClient, served: Served, database: Database) -> dict[str, Any]:
+    """Have an image decided on; return its record, for further ones like it."""
+    answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
+    path = f"/v1/projects/{served.project}/predictions"
+    wait_for(lambda: client.get(path).json()["items"], "the record")
+    with database.reading() as session:
+        row = session.get_one(PredictionRecord, UUID(answer["prediction_id"]))
+        columns = PredictionRecord.__table__.columns.keys()
+        return {name: getattr(row, name) for name in columns}
+
+
 Ask = Callable[..., Any]
 
 
@@ -303,13 +314,8 @@ def test_records_that_do_not_fit_are_counted_and_predictions_go_on(
 def test_a_record_that_no_database_takes_does_not_hold_up_the_others(
     app: FastAPI, client: TestClient, served: Served, database: Database, wrong: dict[str, object]
 ) -> None:
-    answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
     path = f"/v1/projects/{served.project}/predictions"
-    wait_for(lambda: client.get(path).json()["items"], "the record")
-    with database.reading() as session:
-        row = session.get_one(PredictionRecord, UUID(answer["prediction_id"]))
-        columns = PredictionRecord.__table__.columns.keys()
-        values = {name: getattr(row, name) for name in columns}
+    values = recorded(client, served, database)
     writer = predictions_of(app).records
     with writer._changed:  # so that all three ride in one batch
         for more in ({}, wrong, {}):
@@ -413,20 +419,12 @@ def test_one_look_keeps_the_quota_of_all_projects_of_a_batch(
         return look(session, projects)
 
     monkeypatch.setattr(repository, "kept_bytes", noted)
-    values = {}
-    for served in (much, little):
-        answer = client.post(served.predict, content=tiny.photograph(0, 0), headers=PNG).json()
-        path = f"/v1/projects/{served.project}/predictions"
-        wait_for(lambda path=path: client.get(path).json()["items"], "the record")
-        with database.reading() as session:
-            row = session.get_one(PredictionRecord, UUID(answer["prediction_id"]))
-            names = PredictionRecord.__table__.columns.keys()
-            values[served.project] = {name: getattr(row, name) for name in names}
+    values = {served: recorded(client, served, database) for served in (much, little)}
     writer = predictions_of(app).records
     with writer._changed:  # so that all of them ride in one batch
         for number, served in enumerate((much, much, little, much)):
             image = bytes([number]) * 9_000
-            writer.add(NewRecord(values[served.project] | {"id": new_id()}, image=image))
+            writer.add(NewRecord(values[served] | {"id": new_id()}, image=image))
     wait_for(lambda: looks, "the look")
     wait_for(lambda: "records_waiting 0.0" in client.get("/metrics").text, "the end of the batch")
 
