@@ -16,13 +16,11 @@ from app.core.database import Database
 from app.core.jobs import GATES, Lease
 from app.core.settings import Settings
 from app.core.storage import Storage
-from app.core.tables import ModelVersion, Tuning
+from app.core.tables import ModelVersion, Project, Tuning
 from app.core.types import as_json
-from app.images import repository as images
 from app.predictions.model import read_artifact_of
 from app.predictions.repository import Version
-from app.projects import repository as projects
-from app.snapshots.service import labelled_image, read_snapshot
+from app.snapshots.service import labelled_images, read_snapshot
 from models.artifact import Artifact
 from models.backbone import Backbone
 from models.contest import Contender, Contest
@@ -84,17 +82,10 @@ class GateChild:
             if row is None:
                 raise LeaseLost
             against = row.against_id
-            places = {
-                each.id: place
-                for place, each in enumerate(projects.classes(session, [row.project_id]))
-            }
-            labelled = [
-                labelled_image(image, places[image.class_id], self._storage)
-                for image in images.all_of(session, row.project_id)
-            ]
+            project = session.get_one(Project, row.project_id)
             candidate = self._side(session, session.get_one(ModelVersion, row.version_id))
             return Job(
-                labelled,
+                labelled_images(session, project, self._storage).labelled,
                 candidate,
                 None
                 if against is None

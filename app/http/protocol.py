@@ -13,6 +13,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.core.settings import LimitSettings
+from app.http.leaving import Caller, put_caller
 from app.http.problems import MEDIA_TYPE
 
 log = structlog.get_logger(__name__)
@@ -80,6 +81,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, where there is room."""
         super().connection_made(transport)
+        self._caller = Caller()
         self._head_bytes = 0
         self._in_head = False
         self._refusal: Refusal | None = None
@@ -97,6 +99,7 @@ class GuardedProtocol(HttpToolsProtocol):
         self.resume_writing()
         super().connection_lost(exc)
         self.waiting.pop(self, None)
+        self._caller.leave()
 
     def data_received(self, data: bytes) -> None:
         """Read some of a request; nothing more where the connection is being ended."""
@@ -114,6 +117,7 @@ class GuardedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin with a request's headers."""
         super().on_message_begin()
+        put_caller(cast("dict[str, Any]", self.scope), self._caller)
         self._head_bytes, self._in_head = 0, True
         if self._head_timer is None:
             self._start_head_timer()

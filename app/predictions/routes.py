@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from app.core.media_types import ARCHIVE_TYPES
 from app.http.authentication import Operator
 from app.http.examples import example_of
 from app.http.gateway import GatewayDep
+from app.http.leaving import caller_of
 from app.http.numbers import Whole
 from app.http.problems import problem_of, responses
 from app.http.routing import DirectRoute
@@ -256,15 +256,7 @@ async def _serve(
     if call.key is not None:
         once = Once(f"{principal.key_id} {request.url.path}", call.key)
     question = Question(model, principal, call.top_k, call.deadline)
-    return await serve(
-        predictions, intake, question, call.form, once, partial(_until_left, request)
-    )
-
-
-async def _until_left(request: Request) -> None:
-    """Wait until the caller is gone; the body is read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    return await serve(predictions, intake, question, call.form, once, caller_of(request.scope))
 
 
 def _utf8(header: str) -> str:

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
+from app.http.leaving import Caller
 from app.http.problems import kind_of, problem_of
 from app.predictions.idempotency import StoredAnswer
 from app.predictions.intake import Intake
@@ -28,8 +29,6 @@ log = structlog.get_logger(__name__)
 NDJSON = "application/x-ndjson"
 COMPACT = "text/plain; charset=utf-8"
 _JSON = "application/json"
-# Most answers are out by then; to watch each caller from the start costs half as much as to decide.
-_UNWATCHED_SECONDS = 0.1
 
 Result = TypeVar("Result")
 
@@ -65,7 +64,7 @@ async def serve(
     question: Question,
     form: Form,
     once: Once | None,
-    left: Callable[[], Awaitable[None]],
+    caller: Caller,
 ) -> Response:
     """Answer a request; the intake is closed when the answer is out.
 
@@ -75,7 +74,7 @@ async def serve(
         question: what is asked of each image.
         form: of the answer.
         once: the Idempotency-Key, where there is one.
-        left: returns when the caller is gone. What still waits is then not begun, but under an
+        caller: who asks. What still waits when it leaves is not begun, but under an
             Idempotency-Key: what was recorded must be answered to the next try.
 
     Raises:
@@ -97,35 +96,28 @@ async def serve(
             lines.start(stack.pop_all())
             return lines
         answering = _answer(predictions, intake, question, form, memory)
-        return _response(await (answering if memory.wanted else _unless_left(answering, left)))
+        return _response(await (answering if memory.wanted else _unless_left(answering, caller)))
 
 
-async def _unless_left(
-    answering: Coroutine[Any, Any, Result], left: Callable[[], Awaitable[None]]
-) -> Result:
+async def _unless_left(answering: Coroutine[Any, Any, Result], caller: Caller) -> Result:
     """Return what `answering` does, which ends soon where the caller leaves."""
-    work, leaving = asyncio.current_task(), asyncio.Future[None]()
+    work, left = asyncio.current_task(), False
     assert work is not None  # noqa: S101 - we run
 
-    def stop(leaving: asyncio.Future[None]) -> None:
-        if not leaving.cancelled():
-            work.cancel()
+    def stop() -> None:
+        nonlocal left
+        left = True
+        work.cancel()
 
-    def watch() -> None:
-        nonlocal leaving
-        leaving = asyncio.ensure_future(left())
-        leaving.add_done_callback(stop)
-
-    watching = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, watch)
+    caller.wait_for(stop)
     try:
         return await answering
     except asyncio.CancelledError:
-        if leaving.done() and work.uncancel() == 0:
+        if left and work.uncancel() == 0:
             raise ClientDisconnect from None
         raise  # someone else stops us
     finally:
-        watching.cancel()
-        leaving.cancel()
+        caller.forget(stop)
 
 
 class _Memory:

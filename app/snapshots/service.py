@@ -64,7 +64,7 @@ def labelled_images(session: Session, project: Project, storage: Storage) -> Pro
     rows = sorted(
         images.all_of(session, project.id), key=lambda row: (places[row.class_id], row.sha256)
     )
-    labelled = [labelled_image(row, places[row.class_id], storage) for row in rows]
+    labelled = [_labelled(row, places[row.class_id], storage) for row in rows]
     return ProjectImages(class_list.class_specs(classes), rows, labelled)
 
 
@@ -126,7 +126,7 @@ def _insert(
     return snapshot
 
 
-def labelled_image(row: Image, label: int, storage: Storage) -> LabelledImage:
+def _labelled(row: Image, label: int, storage: Storage) -> LabelledImage:
     """Return an uploaded image as the core knows it; its bytes are read when asked for."""
     return LabelledImage(
         sha256=row.sha256,
