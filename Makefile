@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --constraint constraints.txt
 SET ?= textile
-PROCESSES := --numprocesses 2 --dist loadfile
+# A file's tests share what it starts. In the order of names: files of a few tests that take minutes come first.
+PROCESSES := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 EXTRAS := bench,demo,demo-elpv,dev,docs,onnx,openvino,parquet,postgres,starter
 
 .DEFAULT_GOAL := help
@@ -72,6 +73,7 @@ bench: $(VENV)/.dev $(VENV)/.elpv  ## Measurements that take minutes to an hour;
 	$(BIN)/python -m benchmarks.decoder
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.int8
+	$(BIN)/python -m benchmarks.folds
 	$(BIN)/python -m benchmarks.trust
 	$(BIN)/python -m benchmarks.findings
 	$(BIN)/python -m benchmarks.search

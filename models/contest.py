@@ -239,7 +239,8 @@ class Contest:
         numbers = {kind: number for number, kind in enumerate(sorted(set(kinds)))}
         labels = [numbers[kind] for kind in kinds]
         groups = [image.group for image in self._images]
-        for _, test in cross_validation_folds(labels, groups, side.recipe.folds, side.seed):
+        folds = side.recipe.n_folds(len(self._classes), len(labels))
+        for _, test in cross_validation_folds(labels, groups, folds, side.seed):
             yield test
 
     def _result(self, found: dict[str, Tensor], seed: int) -> GateResult:

@@ -15,6 +15,10 @@ _NOT_SERVED = ("cocoop", "ivlp", "maple", "promptsrc")
 
 _SHOWN = 100
 
+_FEWEST_FOLDS, _MOST_FOLDS = 3, 5
+_ROWS = 30  # class embeddings of all folds together, where there are more than the fewest
+_FOLD_IMAGES = 6
+
 
 class Recipe(BaseModel):
     """Hyperparameters of a tuning; two tunings of one recipe, snapshot and seed give one artifact.
@@ -46,7 +50,8 @@ class Recipe(BaseModel):
             fewer images than the largest.
         alpha: of `mean`: weight of the image class means in `w_c ∝ t_c + alpha * mu_c`; 0 is
             pure text.
-        folds: of the cross-validation where there is no holdout.
+        folds: of the cross-validation that calibrates decisions, and that measures where there is
+            no holdout; None for `n_folds`.
         threads: CPU threads in tuning; sums are rounded by how they are split over threads.
     """
 
@@ -73,7 +78,7 @@ class Recipe(BaseModel):
     prior_images: Annotated[float, Field(gt=0, le=1000)] = 0.25
     caution: Annotated[float, Field(ge=0, le=1000)] = 6.0
     alpha: Annotated[float, Field(ge=0, le=100)] = 0.25
-    folds: Annotated[int, Field(ge=2, le=20)] = 3
+    folds: Annotated[int, Field(ge=2, le=20)] | None = None
     threads: Annotated[int, Field(ge=1, le=256)] = 2
 
     @field_validator("method", mode="before")
@@ -129,6 +134,17 @@ class Recipe(BaseModel):
                 fix=f"Known fields: {', '.join(cls.model_fields)}.",
                 field=field,
             ) from error
+
+    def n_folds(self, n_classes: int, n_images: int) -> int:
+        """Return how many folds the cross-validation has, unless the images allow fewer.
+
+        With more of them its models are more alike, and prediction sets smaller. But each is a
+        tuning, and a row for each class in the memory of a gateway; and what is usual cannot be
+        told from a fold of a few images.
+        """
+        if self.folds is not None:
+            return self.folds
+        return max(_FEWEST_FOLDS, min(_MOST_FOLDS, _ROWS // n_classes, n_images // _FOLD_IMAGES))
 
     @property
     def digest(self) -> str:

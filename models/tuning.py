@@ -325,7 +325,8 @@ class Tuning:
 
     def _folds(self, data: TrainingSet) -> list[tuple[list[int], list[int]]]:
         labels, groups = data.labels.tolist(), data.groups or ()
-        return cross_validation_folds(labels, groups, self._recipe.folds, self._seed)
+        folds = self._recipe.n_folds(data.n_classes, len(labels))
+        return cross_validation_folds(labels, groups, folds, self._seed)
 
     def _embeddings(self, texts: Texts, data: TrainingSet) -> Float[Tensor, "n_classes dim"]:
         return fused_embeddings(texts, data, self._recipe, self._backbone.logit_scale)

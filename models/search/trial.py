@@ -93,8 +93,7 @@ class Trials:
         on_epoch: Callable[[], None],
     ) -> Outcome:
         data = self._data
-        groups = data.groups or [str(index) for index in range(len(data.labels))]
-        pairs = cross_validation_folds(data.labels.tolist(), groups, recipe.folds, self._seed + 1)
+        pairs = _folds(data, recipe, self._seed + 1)
         probabilities = torch.zeros(len(data.labels), data.n_classes)
         tested = torch.zeros(len(data.labels), dtype=torch.bool)
         folds: list[float] = []
@@ -156,5 +155,10 @@ def _class_means(values: Float[Tensor, " n"], labels: Tensor) -> Float[Tensor, "
 
 def folds_of(data: TrainingSet, recipe: Recipe) -> int:
     """Return how many folds a trial has."""
-    groups: Sequence[str] = data.groups or [str(index) for index in range(len(data.labels))]
-    return len(cross_validation_folds(data.labels.tolist(), groups, recipe.folds, 0))
+    return len(_folds(data, recipe, seed=0))
+
+
+def _folds(data: TrainingSet, recipe: Recipe, seed: int) -> list[tuple[list[int], list[int]]]:
+    labels: list[int] = data.labels.tolist()
+    groups: Sequence[str] = data.groups or [str(index) for index in range(len(labels))]
+    return cross_validation_folds(labels, groups, recipe.n_folds(data.n_classes, len(labels)), seed)

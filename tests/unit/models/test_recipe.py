@@ -52,6 +52,27 @@ def test_a_recipe_comes_back_from_its_json() -> None:
     assert recipe.digest.startswith("sha256:")
 
 
+@pytest.mark.parametrize(
+    ("n_classes", "n_images", "folds"),
+    [
+        (2, 1000, 5),
+        (6, 96, 5),
+        (7, 112, 4),
+        (8, 1000, 3),
+        (500, 8000, 3),
+        (2, 30, 5),
+        (2, 29, 4),
+        (2, 23, 3),
+        (2, 2, 3),
+    ],
+)
+def test_few_classes_have_more_folds_and_few_images_fewer(
+    n_classes: int, n_images: int, folds: int
+) -> None:
+    assert Recipe().n_folds(n_classes, n_images) == folds
+    assert Recipe(folds=9).n_folds(n_classes, n_images) == 9
+
+
 def test_a_recipe_never_changes() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         Recipe().steps = 3  # type: ignore[misc]
