@@ -34,6 +34,9 @@ from models.trust.judge import Case, Findings, find_all
 
 log = structlog.get_logger(__name__)
 
+# One is computed, the other is there when that is done.
+_MOST_UNDER_WAY = 2
+
 
 class Encoded(NamedTuple):
     """What an image's own model says of it, and the seconds it waited and its batch took.
@@ -122,6 +125,11 @@ class Batcher:
             raise self._problem.with_traceback(None)  # or it would grow with every raise
         return self._encoder
 
+    @property
+    def fed(self) -> bool:
+        """Whether the encoder has as many batches as it takes."""
+        return self._under_way >= _MOST_UNDER_WAY
+
     def check(self) -> None:
         """Raise where the encoder cannot be used."""
         self.encoder()
@@ -189,7 +197,7 @@ class Batcher:
         """
         if self._under_way == 0:
             return self._waiting > 0
-        return self._under_way == 1 and self._waiting >= self._max_batch
+        return not self.fed and self._waiting >= self._max_batch
 
     def _take(self) -> list[_Waiting] | None:
         """Return the next batch, None when stopping; blocks while none may start."""

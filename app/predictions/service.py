@@ -7,9 +7,10 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from app.core.precedence import UnderWay
 from app.core.settings import Settings
 from app.core.spare import SpareMemory
 from app.predictions.batcher import Batcher, Encoded, deadline_passed
+from app.predictions.decoders import Decoders
 from app.predictions.embeddings import Head
 from app.predictions.idempotency import IdempotencyStore
 from app.predictions.incoming import IncomingImage
@@ -182,14 +184,15 @@ class Predictions:
         )
         self._told = UnderWay.opened(settings.precedence_file)
         self.slots = Slots(settings.prediction.max_queue, metrics, self._told)
-        self._decoders = ThreadPoolExecutor(settings.prediction.decode_workers, "decode")
+        self._decoders = Decoders(settings.prediction.decode_workers, lambda: batcher.fed)
 
     def start(self) -> None:
-        """Nothing to start: the parts are components of their own."""
+        """Start the decoders; the other parts are components of their own."""
+        self._decoders.start()
 
     def stop(self) -> None:
         """End the decoders."""
-        self._decoders.shutdown()
+        self._decoders.stop()
         if self._told is not None:
             self._told.close()
 
@@ -266,7 +269,7 @@ class Predictions:
         model, started = question.model, time.monotonic()
         policy = self.models.project(model.project_id).decisions
         ride = _Ride(image, model.check_encoder(self.batcher.encoder()), policy)
-        self._decoders.submit(self._decode, ride, question)
+        self._decoders.submit(partial(self._decode, ride, question))
         encoded = await self._before(question.deadline, ride.encoded)
         decision = conclude(model.labels, encoded.found, ride.policy, top_k=question.top_k)
         waited = ride.decoding - started + encoded.queue

@@ -271,8 +271,9 @@ def test_a_slow_body_that_comes_on_is_taken(
 def test_a_deadline_that_passes_before_the_image_is_decoded(
     app: FastAPI, client: httpx2.Client, served: Served, gate: Gate, settings: Settings
 ) -> None:
-    decoders, go_on = predictions_of(app)._decoders, threading.Event()
-    held = [decoders.submit(go_on.wait, 60) for _ in range(settings.prediction.decode_workers)]
+    decoders, go_on, held = predictions_of(app)._decoders, threading.Event(), list[bool]()
+    for _ in range(settings.prediction.decode_workers):
+        decoders.submit(lambda: held.append(go_on.wait(60)))
     try:
         late = client.post(
             served.predict,
@@ -283,7 +284,7 @@ def test_a_deadline_that_passes_before_the_image_is_decoded(
     finally:
         go_on.set()
     assert_problem(late, 504, "deadline-passed", field="deadline_ms")
-    assert all(future.result() for future in held)
+    wait_for(lambda: held == [True] * settings.prediction.decode_workers, "the decoders")
     assert in_flight(client) == 0
     assert gate.sizes == []
 
