@@ -326,7 +326,9 @@ class PredictionSettings(Concern):
     max_queue: PositiveInt = Field(
         256, description="Images that are worked on or wait; above that answers are 503."
     )
-    decode_workers: PositiveInt = Field(2, description="Threads that decode images.")
+    decode_workers: PositiveInt = Field(
+        2, description="Threads that decode images; one alone while the encoder has enough to do."
+    )
     refresh_seconds: PositiveFloat = Field(
         0.5, description="How often a gateway looks for changed keys, aliases and projects."
     )

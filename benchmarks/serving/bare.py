@@ -69,15 +69,16 @@ class Bare:
 
         return Facts(*self._ask(do="facts"))
 
-    def throughput(self, batch: int, seconds: float, *, decode_workers: int) -> float:
+    def throughput(
+        self, batch: int, seconds: float, *, decode_workers: int, ahead: bool = True
+    ) -> float:
         """Return images a second; as in the gateway, two batches are with the encoder at a time.
 
-        A third is decoded meanwhile. With 0 decode workers one thread decodes a batch, and then
-        encodes it.
+        A third is decoded meanwhile. Without `ahead` there is one batch at a time: it is decoded,
+        by all workers, and then encoded.
         """
-        return float(
-            self._ask(do="throughput", batch=batch, seconds=seconds, workers=decode_workers)
-        )
+        command = {"batch": batch, "seconds": seconds, "workers": decode_workers, "ahead": ahead}
+        return float(self._ask(do="throughput", **command))
 
     def service_times(self, max_batch: int, *, samples: int) -> ServiceTimes:
         """Return measured times of decoding and of encoding every size of batch, each alone.
@@ -90,24 +91,31 @@ class Bare:
 
 
 def _throughput(
-    engine: "Engine", images: Sequence[bytes], batch: int, seconds: float, workers: int
+    engine: "Engine",
+    images: Sequence[bytes],
+    *,
+    batch: int,
+    seconds: float,
+    workers: int,
+    ahead: bool,
 ) -> float:
-    endless = cycle(images)
-    if workers == 0:
-        start, done = time.perf_counter(), 0
-        while time.perf_counter() - start < seconds:
-            engine.encode([engine.decode(data) for data in islice(endless, batch)])
-            done += batch
-        return done / (time.perf_counter() - start)
+    endless, done = cycle(images), 0
     with ThreadPoolExecutor(workers) as pool:
 
         def ask() -> list[Future[Any]]:
             return [pool.submit(engine.decode, data) for data in islice(endless, batch)]
 
-        ahead, begun = ask(), engine.begin([engine.decode(data) for data in islice(endless, batch)])
-        start, done = time.perf_counter(), 0
+        if not ahead:
+            start = time.perf_counter()
+            while time.perf_counter() - start < seconds:
+                engine.encode([one.result() for one in ask()])
+                done += batch
+            return done / (time.perf_counter() - start)
+
+        pending, begun = ask(), engine.begin([one.result() for one in ask()])
+        start = time.perf_counter()
         while time.perf_counter() - start < seconds:
-            pixels, ahead = [one.result() for one in ahead], ask()
+            pixels, pending = [one.result() for one in pending], ask()
             following = engine.begin(pixels)
             begun()
             begun, done = following, done + batch
@@ -152,8 +160,8 @@ def main(photographs: Sequence[str]) -> None:
         if command["do"] == "facts":
             answer: Any = engine.facts(images[0])
         elif command["do"] == "throughput":
-            batch, seconds, workers = command["batch"], command["seconds"], command["workers"]
-            answer = _throughput(engine, images, batch, seconds, workers)
+            how = {name: value for name, value in command.items() if name != "do"}
+            answer = _throughput(engine, images, **how)
         else:
             answer = _times(engine, images, command["max_batch"], command["samples"])
         print(json.dumps(answer), file=answers, flush=True)
