@@ -34,7 +34,7 @@ from app.keys import routes as keys
 from app.keys.cache import KeyCache
 from app.predictions import record_routes as records
 from app.predictions import routes as predictions
-from app.predictions.door import PREDICT_PATH
+from app.predictions.door import PREDICT_PATH, Door
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.provider import install_predictions
 from app.projects import routes as projects
@@ -108,6 +108,8 @@ def create_app(
             (PREDICT_PATH, limits.predict_bytes),
         ],
     )
+    # Outside the limits on bodies: a full house reads none.
+    app.add_middleware(Door, slots=app.state.predictions.slots)
     app.add_middleware(RequestContext, metrics=gateway.metrics)
     return app
 

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -16,6 +17,12 @@ install_import_hook("models", _CHECKER)
 # As the `shotline` command sets it, and before PyTorch is loaded: threads of two processes on two
 # cores that wait for each other awake take ten times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# Processes that tests start find no package there that an installation has not.
+_ABSENT = str(Path(__file__).with_name("absent"))
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    path for path in (_ABSENT, os.environ.get("PYTHONPATH")) if path
+)
 
 # Services that tests start need not measure engines first; `test_engines.py` does.
 os.environ.setdefault("SHOTLINE_BACKBONE_ENGINE", "torch")

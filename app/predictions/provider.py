@@ -9,7 +9,6 @@ from fastapi import Depends, FastAPI, Request
 from app.core.background import Repeater
 from app.http.gateway import Gateway, HealthCheck
 from app.predictions.batcher import Batcher
-from app.predictions.door import Door
 from app.predictions.engines.encoder import ImageEncoder
 from app.predictions.engines.loading import load_encoder
 from app.predictions.idempotency import IdempotencyStore
@@ -75,7 +74,6 @@ def install_predictions(
     ]
     if wanted:
         gateway.checks.append(HealthCheck("int8", batcher.check, about=int8.about))
-    app.add_middleware(Door, slots=predictions.slots)
     app.state.predictions = predictions
 
 

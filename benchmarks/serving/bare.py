@@ -69,13 +69,11 @@ class Bare:
 
         return Facts(*self._ask(do="facts"))
 
-    def throughput(
-        self, batch: int, seconds: float, *, decode_workers: int, ahead: bool = True
-    ) -> float:
-        """Return images a second; as in the gateway, two batches are with the encoder at a time.
+    def throughput(self, batch: int, seconds: float, *, decode_workers: int, ahead: bool) -> float:
+        """Return images a second: a batch is decoded by all workers, then encoded, and so on.
 
-        A third is decoded meanwhile. Without `ahead` there is one batch at a time: it is decoded,
-        by all workers, and then encoded.
+        With `ahead`, as in the gateway, two batches are with the encoder at a time and a third is
+        decoded meanwhile.
         """
         command = {"batch": batch, "seconds": seconds, "workers": decode_workers, "ahead": ahead}
         return float(self._ask(do="throughput", **command))

@@ -1,8 +1,9 @@
 """The load generator: a process of its own that shares the cores with what it measures.
 
-So it imports the standard library alone, sends prebuilt bytes over kept connections and reads no
-more of an answer than it has to. `python -m benchmarks.serving.load` reads a `Plan` as JSON from
-standard input and writes what it saw as JSON to standard output, see `benchmarks.serving.client`.
+So it imports the standard library and uvloop alone, sends prebuilt bytes over kept connections and
+reads no more of an answer than it has to. `python -m benchmarks.serving.load` reads a `Plan` as
+JSON from standard input and writes what it saw as JSON to standard output, see
+`benchmarks.serving.client`.
 
 Closed loop: so many clients, each of which sends its next request when the last is answered. Open
 loop: requests at times fixed beforehand; a request's latency counts from the time at which it was
@@ -20,6 +21,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
+
+import uvloop
 
 # Fewer than the descriptors that a process may have where nobody has set a limit.
 _CONNECTIONS = 900
@@ -302,7 +305,7 @@ def _prediction(answer: bytes) -> dict[str, Any]:
 def main() -> None:
     """Read a plan, send it, write what was seen."""
     generator = Generator(Plan(**json.load(sys.stdin)))
-    begun = asyncio.run(generator.run())
+    begun = uvloop.run(generator.run())
     json.dump(
         {
             "begun": begun,

@@ -2,7 +2,8 @@
 
 The policy is that of `app.predictions.batcher`: decoders take images in the order of arrival; a
 batch starts at once when the encoder is idle, with whatever is decoded, up to `max_batch`; what is
-decoded meanwhile rides in the next one.
+decoded meanwhile rides in the next one. That one decoder alone works while two batches are with the
+encoder is left out: the images that it decodes then have to wait for those anyway.
 """
 
 import heapq
