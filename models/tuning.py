@@ -31,7 +31,7 @@ from models.errors import OutOfMemory
 from models.evaluation.compared import probe_probabilities, wrong_images
 from models.evaluation.metrics import evaluate
 from models.evaluation.results import Basis, Evaluation
-from models.evaluation.splits import cross_validation_folds
+from models.evaluation.splits import recipe_folds
 from models.faults import fault_of
 from models.features import FeatureStore, image_features, statistics_of
 from models.fusion import Texts, fused_embeddings
@@ -324,9 +324,7 @@ class Tuning:
         return FoldModels([test for _, test in folds], np.stack(models))
 
     def _folds(self, data: TrainingSet) -> list[tuple[list[int], list[int]]]:
-        labels, groups = data.labels.tolist(), data.groups or ()
-        folds = self._recipe.n_folds(data.n_classes, len(labels))
-        return cross_validation_folds(labels, groups, folds, self._seed)
+        return recipe_folds(data, self._recipe, self._seed)
 
     def _embeddings(self, texts: Texts, data: TrainingSet) -> Float[Tensor, "n_classes dim"]:
         return fused_embeddings(texts, data, self._recipe, self._backbone.logit_scale)

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from models.recipe import Recipe
+from models.training_set import TrainingSet
+
 # scikit-learn takes seeds of 32 bits; torch, NumPy and Shotline's own interfaces take more.
 _SKLEARN_SEEDS = 2**32
 
@@ -53,3 +56,10 @@ def cross_validation_folds(
         warnings.filterwarnings("ignore", message="The least populated class in y has only")
         pairs = list(splitter.split(np.zeros(len(labels)), labels, groups))
     return [(train.tolist(), test.tolist()) for train, test in pairs if len(test)]
+
+
+def recipe_folds(data: TrainingSet, recipe: Recipe, seed: int) -> list[tuple[list[int], list[int]]]:
+    """Return the (train, test) indices of a training set's folds, as many as the recipe has."""
+    labels: list[int] = data.labels.tolist()
+    groups = data.groups or [str(index) for index in range(len(labels))]
+    return cross_validation_folds(labels, groups, recipe.n_folds(data.n_classes, len(labels)), seed)

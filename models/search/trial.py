@@ -1,6 +1,6 @@
 """One trial: a recipe's cross-validation inside the training images, fold by fold."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,7 +13,7 @@ from models.baselines.zero_shot import zero_shot
 from models.chunks import Chunks, smaller
 from models.decision import class_probabilities
 from models.errors import OutOfMemory
-from models.evaluation.splits import cross_validation_folds
+from models.evaluation.splits import recipe_folds
 from models.faults import fault_of
 from models.recipe import Recipe
 from models.text_encoder import CHUNK
@@ -93,7 +93,7 @@ class Trials:
         on_epoch: Callable[[], None],
     ) -> Outcome:
         data = self._data
-        pairs = _folds(data, recipe, self._seed + 1)
+        pairs = recipe_folds(data, recipe, self._seed + 1)
         probabilities = torch.zeros(len(data.labels), data.n_classes)
         tested = torch.zeros(len(data.labels), dtype=torch.bool)
         folds: list[float] = []
@@ -155,10 +155,4 @@ def _class_means(values: Float[Tensor, " n"], labels: Tensor) -> Float[Tensor, "
 
 def folds_of(data: TrainingSet, recipe: Recipe) -> int:
     """Return how many folds a trial has."""
-    return len(_folds(data, recipe, seed=0))
-
-
-def _folds(data: TrainingSet, recipe: Recipe, seed: int) -> list[tuple[list[int], list[int]]]:
-    labels: list[int] = data.labels.tolist()
-    groups: Sequence[str] = data.groups or [str(index) for index in range(len(labels))]
-    return cross_validation_folds(labels, groups, recipe.n_folds(data.n_classes, len(labels)), seed)
+    return len(recipe_folds(data, recipe, seed=0))
