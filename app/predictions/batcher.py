@@ -71,7 +71,10 @@ class _Begun(NamedTuple):
 
 
 class Batcher:
-    """One thread that loads the encoder and then feeds it; another that hands its answers out.
+    """A thread loads the encoder and then hands its answers out.
+
+    A batch is begun by whoever makes it possible: the thread that brings its last image, or this
+    one, once another batch is done. A thread of its own for that would have to be woken each time.
 
     How many images may wait is decided where requests are let in, see `service.Slots`.
 
@@ -86,30 +89,26 @@ class Batcher:
     ) -> None:
         self._load, self._max_batch, self._metrics = load, max_batch, metrics
         self._encoder: ImageEncoder | None = None
+        self._pipeline: Pipeline | None = None
         self._problem: ShotlineError = _not_loaded_yet()
         self._lanes: OrderedDict[UUID, deque[_Waiting]] = OrderedDict()
         self._waiting, self._under_way = 0, 0  # images, batches
-        self._changed = threading.Condition()
+        self._changing = threading.Lock()
         self._stopping = False
         self._begun: SimpleQueue[_Begun | None] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=work, name=name, daemon=True)
-            for name, work in (("batcher", self._run), ("answers", self._answer))
-        ]
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
-        """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        """Start the thread."""
+        self._thread.start()
 
     def stop(self) -> None:
         """Let the batches under way finish; whoever still waits is told."""
-        with self._changed:
+        with self._changing:
             self._stopping = True
-            self._changed.notify()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join()
+            self._begun.put(None)  # behind all that was begun
+        if self._thread.is_alive():
+            self._thread.join()
         for lane in self._lanes.values():
             for waiting in lane:
                 if waiting.future.set_running_or_notify_cancel():
@@ -160,13 +159,12 @@ class Batcher:
             Unavailable: the gateway is stopping.
         """
         waiting = _Waiting(pixels, head, case, deadline, future)
-        with self._changed:
+        with self._changing:
             if self._stopping:
                 raise _stopping()
             self._lanes.setdefault(lane, deque()).append(waiting)
             self._waiting += 1
-            if self._ready():
-                self._changed.notify()
+            self._feed()
 
     def _run(self) -> None:
         try:
@@ -180,39 +178,37 @@ class Batcher:
             self._problem = _not_loaded(error)
         else:
             log.info("backbone_loaded", backbone=self._encoder.source, digest=self._encoder.digest)
-            self._feed(pipeline)
-        finally:
-            self._begun.put(None)
+            with self._changing:
+                self._pipeline = pipeline
+                self._feed()
+            self._answer()
 
-    def _feed(self, pipeline: Pipeline) -> None:
-        while (batch := self._take()) is not None:
-            if batch:
-                self._begin(pipeline, batch)
-            del batch  # which holds models, and the next one may be long in coming
+    def _feed(self) -> None:
+        """Begin what may be begun. The lock is held: batches are answered in their order."""
+        while self._pipeline is not None and self._ready():
+            if batch := self._take():
+                self._under_way += 1
+                self._begun.put(_begin(self._pipeline, batch))
 
     def _ready(self) -> bool:
         """Say whether a batch may start: any if the encoder idles, behind another a full one.
 
         A full batch loses nothing by waiting inside the encoder; another one may still grow.
         """
+        if self._stopping:
+            return False
         if self._under_way == 0:
             return self._waiting > 0
         return not self.fed and self._waiting >= self._max_batch
 
-    def _take(self) -> list[_Waiting] | None:
-        """Return the next batch, None when stopping; blocks while none may start."""
-        with self._changed:
-            while not self._ready() and not self._stopping:
-                self._changed.wait()
-            if self._stopping:
-                return None
-            batch: list[_Waiting] = []
-            while self._lanes and len(batch) < self._max_batch:
-                waiting = self._next()
-                if self._still_wanted(waiting):
-                    batch.append(waiting)
-            self._under_way += bool(batch)
-            return batch
+    def _take(self) -> list[_Waiting]:
+        """Return the next batch, empty where nobody wants any of it any more."""
+        batch: list[_Waiting] = []
+        while self._lanes and len(batch) < self._max_batch:
+            waiting = self._next()
+            if self._still_wanted(waiting):
+                batch.append(waiting)
+        return batch
 
     def _next(self) -> _Waiting:
         """Take an image of the project whose turn it is; its next turn is after all others."""
@@ -231,14 +227,6 @@ class Batcher:
         self._metrics.expired.inc()
         waiting.future.set_exception(deadline_passed())
         return False
-
-    def _begin(self, pipeline: Pipeline, images: Sequence[_Waiting]) -> None:
-        at = time.monotonic()
-        try:
-            result = pipeline.begin(np.stack([waiting.pixels for waiting in images]))
-        except Exception as error:  # noqa: BLE001 - told with those of batches under way
-            result = partial(_raise, error)
-        self._begun.put(_Begun(images, at, result))
 
     def _answer(self) -> None:
         """Hand out what the encoder finds, batch after batch."""
@@ -275,15 +263,23 @@ class Batcher:
             waiting.future.set_result(Encoded(own, judged, queue, seconds, image))
 
     def _ended(self) -> None:
-        with self._changed:
+        with self._changing:
             self._under_way -= 1
-            if self._ready():
-                self._changed.notify()
+            self._feed()
 
     def _failed(self, images: Sequence[_Waiting], error: Exception) -> None:
         self._metrics.failed.inc()
         for waiting in images:
             waiting.future.set_exception(_encoder_failed(error))
+
+
+def _begin(pipeline: Pipeline, images: Sequence[_Waiting]) -> _Begun:
+    at = time.monotonic()
+    try:
+        result = pipeline.begin(np.stack([waiting.pixels for waiting in images]))
+    except Exception as error:  # noqa: BLE001 - told with those of batches under way
+        result = partial(_raise, error)
+    return _Begun(images, at, result)
 
 
 def _raise(error: Exception) -> Features:

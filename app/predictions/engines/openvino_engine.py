@@ -70,7 +70,7 @@ class OpenVinoEncoder:
 class _Compiled:
     """The model for so many streams, and the requests that wait for one of them in OpenVINO.
 
-    Used by one thread that begins and one that asks for what was found.
+    Begun with by one thread at a time, while another may ask for what was found.
     """
 
     def __init__(self, openvino: Any, core: Any, model: Any, threads: int, streams: int) -> None:
