@@ -20,6 +20,8 @@ log = structlog.get_logger(__name__)
 
 # A caller who takes less than this in `answer_seconds` does not take its answer.
 _LEAST_TAKEN = 16 * 1024
+# The head of an answer is as small.
+_MOST_HELD = 16 * 1024
 
 
 class Refusal(NamedTuple):
@@ -66,6 +68,43 @@ _FULL = Refusal(
 )
 
 
+class _Joining:
+    """A transport that sends an answer's head and body in one go.
+
+    uvicorn writes one after the other, each at once: two system calls, each of which wakes the
+    caller, for whom the first says nothing yet. What is small waits here for the next write, or
+    for the event loop's next turn.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._held = b""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send, or hold for a moment."""
+        if self._held:
+            self._transport.writelines((self._held, data))
+            self._held = b""
+        elif len(data) <= _MOST_HELD:
+            self._held = data
+            self._loop.call_soon(self._send_held)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Send what is held, then close."""
+        self._send_held()
+        self._transport.close()
+
+    def _send_held(self) -> None:
+        if self._held:
+            self._transport.write(self._held)
+            self._held = b""
+
+
 class GuardedProtocol(HttpToolsProtocol):
     """One connection. `guarded` makes the class that a server uses, with its limits.
 
@@ -80,7 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, where there is room."""
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop)))
         self._caller = Caller()
         self._head_bytes = 0
         self._in_head = False
