@@ -1,11 +1,10 @@
 """From image features to what the line may conclude. No torch here: the gateway runs without it."""
 
 from collections.abc import Collection, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict
+from jaxtyping import Float
 
 from models.classes import ClassSpec, Role
 from models.trust.evidence import Evidence, softmax
@@ -24,16 +23,14 @@ class Label(NamedTuple):
     role: Role
 
 
-class LabelProbability(BaseModel):
+class LabelProbability(NamedTuple):
     """A class and how probable the model holds it."""
-
-    model_config = ConfigDict(frozen=True)
 
     label: str
     probability: float
 
 
-class Decision(BaseModel):
+class Decision(NamedTuple):
     """What a prediction answers.
 
     Attributes:
@@ -46,14 +43,16 @@ class Decision(BaseModel):
             the most probable one.
     """
 
-    model_config = ConfigDict(frozen=True)
-
     decision: Verdict
     reason: Reason
     label: str
     probability: float
     probabilities: list[LabelProbability]
     prediction_set: list[str]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON shows it."""
+        return self._asdict() | {"probabilities": [one._asdict() for one in self.probabilities]}
 
 
 class _Concluded(NamedTuple):
@@ -114,7 +113,9 @@ def conclude(
     top_k: int | None = None,
 ) -> Decision:
     """Apply a policy to what was found of an image."""
-    order = np.argsort(-found.probabilities, kind="stable").tolist()
+    # Of a few classes, Python's own lists are faster than arrays.
+    shares = found.probabilities.tolist()
+    order = sorted(range(len(shares)), key=shares.__getitem__, reverse=True)
     inside = _inside(found, order[0], policy.alpha)
     concluded = _conclude(classes, found, inside, policy)
     label = _label(classes, order, inside, concluded.verdict)
@@ -122,30 +123,26 @@ def conclude(
         decision=concluded.verdict,
         reason=concluded.reason,
         label=classes[label].name,
-        probability=float(found.probabilities[label]),
+        probability=shares[label],
         probabilities=[
-            LabelProbability(
-                label=classes[index].name, probability=float(found.probabilities[index])
-            )
-            for index in order[:top_k]
+            LabelProbability(classes[index].name, shares[index]) for index in order[:top_k]
         ],
         prediction_set=[classes[index].name for index in order if inside[index]],
     )
 
 
-def _inside(found: Findings, best: int, alpha: float) -> Bool[np.ndarray, " n_classes"]:
-    """Say which classes are in the prediction set."""
+def _inside(found: Findings, best: int, alpha: float) -> list[bool]:
+    """Say of each class whether it is in the prediction set."""
     if found.p_values is not None:
-        return np.asarray(found.p_values > alpha)
-    inside = np.zeros(len(found.probabilities), dtype=bool)
-    inside[best] = True
-    return inside
+        inside: list[bool] = (found.p_values > alpha).tolist()
+        return inside
+    return [place == best for place in range(len(found.probabilities))]
 
 
 def _label(
     classes: Sequence[ClassSpec | Label],
     order: Sequence[int],
-    inside: Bool[np.ndarray, " n_classes"],
+    inside: Sequence[bool],
     verdict: Verdict,
 ) -> int:
     """Return the class to name: one that leads to the decision, of the set if there is one."""
@@ -156,7 +153,7 @@ def _label(
 def _conclude(
     classes: Sequence[ClassSpec | Label],
     found: Findings,
-    inside: Bool[np.ndarray, " n_classes"],
+    inside: Sequence[bool],
     policy: DecisionPolicy,
 ) -> _Concluded:
     roles = {spec.role for spec, member in zip(classes, inside, strict=True) if member}

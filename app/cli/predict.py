@@ -182,7 +182,7 @@ def _decide(
         return unreadable(path, error)
     except BadImage as error:
         return bad(path, error)
-    return Decided(path, answer.model_dump())
+    return Decided(path, answer.as_json())
 
 
 def _by_gateway(

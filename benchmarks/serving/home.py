@@ -99,7 +99,15 @@ class _Rows:
         project = new_id()
         name = f"line {number}"
         self._tables[Project].append(
-            {"id": project, "name": name, "name_key": name, "view": View().model_dump()}
+            {
+                "id": project,
+                "name": name,
+                "name_key": name,
+                "view": View().model_dump(),
+                # By default the images of the undecidable are; by a rule that was fit to noise
+                # every image is one, and no line is so.
+                "keep_images": "none",
+            }
         )
         made = []
         for place in range(1, versions + 1):

@@ -1,7 +1,10 @@
 """What scenarios share: how long they run, photographs, and a gateway beside a bare encoder."""
 
 import contextlib
+import json
 import os
+import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from app.core.settings import Settings
+from app.core.tables import KeepImages
 from benchmarks.common import data_root, reencode
 from benchmarks.serving.bare import Bare
 from benchmarks.serving.client import Seen, send
@@ -142,6 +146,18 @@ class Stand:
             self.plan(concurrency=self.concurrency, seconds=seconds, warmup=warmup, seed=seed)
         )
         return seen, counters(self.server, self.home.key).batches.mean_since(before)
+
+    def keep_images(self, which: KeepImages) -> None:
+        """Have the gateway keep images from now on, or not."""
+        for line in self.home.lines:
+            request = urllib.request.Request(  # noqa: S310 - our own server
+                f"{self.server.address}/v1/projects/{line.project}",
+                json.dumps({"keep_images": which}).encode(),
+                self.home.headers | {"Content-Type": "application/json"},
+                method="PATCH",
+            )
+            urllib.request.urlopen(request, timeout=30).close()  # noqa: S310
+        time.sleep(2 * self.settings.prediction.refresh_seconds)
 
     def facts(self) -> dict[str, Any]:
         """Return what a results file says of it."""

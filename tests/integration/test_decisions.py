@@ -79,7 +79,7 @@ def test_good_and_bad_parts_are_told_apart_for_a_reason(
     answers = [ask(client, served, photograph) for photograph in photographs]
     for answer, made in zip(answers, expected, strict=True):
         said = {key: answer[key] for key in ("decision", "reason", "label", "prediction_set")}
-        assert said == made.model_dump(include=set(said))
+        assert said == {name: made.as_json()[name] for name in said}
         assert answer["probability"] == pytest.approx(made.probability, abs=1e-5)
     assert {"ok", "ng"} <= {answer["decision"] for answer in answers}
     decided = [answer for answer in answers if answer["decision"] != "undecidable"]

@@ -30,6 +30,7 @@ def run(bench: Bench) -> Outcome:
         for name, result in found.items()
         for kind, key in (
             ("gateway", "gateway_per_second"),
+            ("gateway, every image kept", "keeping_per_second"),
             ("bare encoder", "bare_per_second"),
             ("bare, batches ahead", "bare_ahead_per_second"),
         )
@@ -37,6 +38,7 @@ def run(bench: Bench) -> Outcome:
     title = "Images a second, the gateway under load and its encoder alone"
     content: dict[str, Any] = {
         **bench.facts(),
+        "keeping": "every image is kept on the disk; else none is, as of most of a line's",
         "bare": "the decode workers decode a batch of the gateway's mean size, then it is encoded;"
         " ahead: they decode the next one while two are with the encoder, as in the gateway",
         "found": found,
@@ -61,14 +63,19 @@ def _round(made: Stand, batch: int, *, first: bool) -> dict[str, float]:
     seconds = made.bench.seconds(_SECONDS)
     found = {} if first else _bare(made, batch, seconds)
     seen, mean_batch = made.saturate(seconds)
+    made.keep_images("all")
+    keeping, _ = made.saturate(seconds)
+    made.keep_images("none")
     found = found or _bare(made, batch, seconds)
     return {
         "gateway_per_second": seen.throughput,
         "gateway_mean_batch": mean_batch,
-        "failures": float(seen.failures),
+        "keeping_per_second": keeping.throughput,
+        "failures": float(seen.failures + keeping.failures),
         "generator_cores": seen.cores(),
         **found,
         "ratio": seen.throughput / found["bare_per_second"],
+        "ratio_keeping": keeping.throughput / found["bare_per_second"],
         "ratio_ahead": seen.throughput / found["bare_ahead_per_second"],
     }
 
