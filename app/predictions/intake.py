@@ -110,12 +110,13 @@ async def _read_raw(request: Request, limit: int) -> bytes:
     stated = int(request.headers.get("content-length", "0"))
     if stated > limit:
         raise _too_long(stated, limit)
-    data = bytearray()
+    chunks, size = [], 0
     async for chunk in request.stream():
-        data += chunk
-        if len(data) > limit:
-            raise _too_long(len(data), limit)
-    return bytes(data)
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            raise _too_long(size, limit)
+    return b"".join(chunks)  # of most images there is one, which is not copied
 
 
 def make_origin(
