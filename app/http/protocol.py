@@ -68,7 +68,7 @@ _FULL = Refusal(
 )
 
 
-class _Joining:
+class JoiningTransport:
     """A transport that sends what is written within one turn of the event loop in one go.
 
     uvicorn writes an answer's head and then its body, each at once: two system calls, each of which
@@ -119,7 +119,7 @@ class GuardedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin, where there is room."""
-        super().connection_made(cast("asyncio.Transport", _Joining(transport, self.loop)))
+        super().connection_made(cast("asyncio.Transport", JoiningTransport(transport, self.loop)))
         self._caller = Caller()
         self._head_bytes = 0
         self._in_head = False

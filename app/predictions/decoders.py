@@ -7,7 +7,7 @@ could have. Where images take longer to decode than to encode, or few are there,
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 Work = Callable[[], None]
 
@@ -45,10 +45,10 @@ class Decoders:
             if thread.is_alive():
                 thread.join()
 
-    def submit(self, work: Work) -> None:
-        """Have `work` done by a thread; it must not raise."""
+    def submit(self, work: Iterable[Work]) -> None:
+        """Have each piece of `work` done by a thread; it must not raise."""
         with self._changed:
-            self._waiting.append(work)
+            self._waiting.extend(work)
             if self._wanted():
                 self._changed.notify()
 

@@ -27,7 +27,7 @@ from app.core.precedence import UnderWay
 from app.core.settings import Settings
 from app.core.spare import SpareMemory
 from app.predictions.batcher import Batcher, Encoded, deadline_passed
-from app.predictions.decoders import Decoders
+from app.predictions.decoders import Decoders, Work
 from app.predictions.embeddings import Head
 from app.predictions.idempotency import IdempotencyStore
 from app.predictions.incoming import IncomingImage
@@ -184,6 +184,7 @@ class Predictions:
         )
         self._told = UnderWay.opened(settings.precedence_file)
         self.slots = Slots(settings.prediction.max_queue, metrics, self._told)
+        self._to_decode: list[Work] = []
         self._decoders = Decoders(settings.prediction.decode_workers, lambda: batcher.fed)
 
     def start(self) -> None:
@@ -269,7 +270,7 @@ class Predictions:
         model, started = question.model, time.monotonic()
         policy = self.models.project(model.project_id).decisions
         ride = _Ride(image, model.check_encoder(self.batcher.encoder()), policy)
-        self._decoders.submit(partial(self._decode, ride, question))
+        self._decode_soon(partial(self._decode, ride, question))
         encoded = await self._before(question.deadline, ride.encoded)
         decision = conclude(model.labels, encoded.found, ride.policy, top_k=question.top_k)
         waited = ride.decoding - started + encoded.queue
@@ -308,6 +309,19 @@ class Predictions:
 
     def _batcher_for(self, model: ResidentModel) -> Batcher:
         return self.int8(model.digest) or self.batcher
+
+    def _decode_soon(self, work: Work) -> None:
+        """Hand images on to the decoders once the event loop has begun with all that came at once.
+
+        A decoder that was woken sooner would hold it up: both need the interpreter.
+        """
+        if not self._to_decode:
+            asyncio.get_running_loop().call_soon(self._hand_on)
+        self._to_decode.append(work)
+
+    def _hand_on(self) -> None:
+        work, self._to_decode = self._to_decode, []
+        self._decoders.submit(work)
 
     def _decode(self, ride: _Ride, question: Question) -> None:
         """Decode an image and hand it on to the encoder; what is wrong with it goes to its future.

@@ -54,7 +54,7 @@ class Images:
 
 def submit(decoders: Decoders, images: Images, count: int) -> None:
     for number in range(count):
-        decoders.submit(partial(images.work, number))
+        decoders.submit([partial(images.work, number)])
 
 
 def test_all_work_while_the_encoder_waits(decoders: Decoders) -> None:
