@@ -99,6 +99,11 @@ class JoiningTransport:
         self._send_held()
         self._transport.close()
 
+    def abort(self) -> None:
+        """End at once; what is held was answered before, and is sent as far as it goes."""
+        self._send_held()
+        self._transport.abort()
+
     def _send_held(self) -> None:
         if self._held:
             held, self._held, self._size = self._held, [], 0

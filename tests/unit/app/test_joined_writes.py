@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Iterable
 from typing import Any, cast
 
+import pytest
+
 from app.http.protocol import JoiningTransport
 
 
@@ -18,6 +20,9 @@ class Wire:
         self.sent.append(b"".join(data))
 
     def close(self) -> None:
+        self.closed = True
+
+    def abort(self) -> None:
         self.closed = True
 
     def is_closing(self) -> bool:
@@ -62,12 +67,13 @@ def test_what_is_much_leaves_at_once_behind_what_was_held() -> None:
     asyncio.run(answer())
 
 
-def test_closing_sends_what_is_held() -> None:
+@pytest.mark.parametrize("end", ["close", "abort"])
+def test_the_end_sends_what_is_held(end: str) -> None:
     async def answer() -> None:
         wire = Wire()
         transport = joining(wire)
         transport.write(b"the end")
-        transport.close()
+        getattr(transport, end)()
         assert (wire.sent, wire.closed) == ([b"the end"], True)
         assert transport.is_closing()
         await turn()
