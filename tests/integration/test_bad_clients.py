@@ -273,7 +273,7 @@ def test_a_deadline_that_passes_before_the_image_is_decoded(
 ) -> None:
     decoders, go_on, held = predictions_of(app)._decoders, threading.Event(), list[bool]()
     for _ in range(settings.prediction.decode_workers):
-        decoders.submit(lambda: held.append(go_on.wait(60)))
+        decoders.submit([lambda: held.append(go_on.wait(60))])
     try:
         late = client.post(
             served.predict,
