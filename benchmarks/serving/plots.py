@@ -10,7 +10,8 @@ from models.report.palette import SERIES
 from models.report.words import number
 
 _WIDTH, _LEFT, _RIGHT, _TOP, _HEIGHT, _BELOW = 640.0, 64.0, 150.0, 40.0, 240.0, 50.0
-_ROW, _NAMES = 24.0, 220.0
+# Names of rows have at least so much room, and with the text's 11 pixels so much a character.
+_ROW, _NAMES, _CHARACTER = 24.0, 220.0, 6.3
 
 Points = Sequence[tuple[float, float]]
 
@@ -54,8 +55,9 @@ def bars(
 ) -> Figure:
     """Draw a bar for each row, and a line at the target."""
     figure = Figure(name, title, f"{title}, in {unit}.")
-    figure.width, figure.height = _WIDTH, _TOP + _ROW * len(rows) + _BELOW
-    box = Box(_NAMES, _TOP, _WIDTH - 70, _TOP + _ROW * len(rows))
+    names = max(_NAMES, 20 + _CHARACTER * max(map(len, rows)))
+    figure.width, figure.height = _WIDTH - _NAMES + names, _TOP + _ROW * len(rows) + _BELOW
+    box = Box(names, _TOP, figure.width - 70, _TOP + _ROW * len(rows))
     marks = ticks(0.0, max([*rows.values(), target or 0.0]))
     across = Scale(0.0, marks[-1], box.left, box.right)
     figure.texts.append(Text(14, box.top - 14, title, 12.5, INK, weight=600))

@@ -44,6 +44,7 @@ def run(bench: Bench) -> Outcome:
     middle = medians(rounds)
     content: dict[str, Any] = {
         **bench.facts(),
+        "runs": len(rounds),
         "engine": facts._asdict(),
         "models": models,
         "classes": _CLASSES,
